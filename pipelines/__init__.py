@@ -1,0 +1,1 @@
+"""Pixels on disk -> TFRecords -> batches."""

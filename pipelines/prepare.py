@@ -1,0 +1,467 @@
+"""Turns folders of images and colour masks into sharded TFRecords.
+
+Sources are paired by their stem, split by group, mapped from colours to class ids, resized or cut
+into tiles if asked, and written as shards with a manifest, dataset.json. The same sources and options
+give the same bytes on every machine. A run that was interrupted goes on where it stopped.
+
+Any option of Apache Beam may follow, such as --direct_num_workers=4.
+
+Examples:
+  flexseg prepare --dataset=lung --output=records --label_map='{(0,0,0):0,(255,255,255):1}' \\
+      --image_size=256,256
+  flexseg prepare --images=slides --masks=annotations --output=records --label_map=classes.yaml \\
+      --tile_size=512 --tile_overlap=64 --group_regex='patient\\d+'
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import glob
+import hashlib
+import json
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from flexseg_errors import FlexsegError, UsageError, nearest
+from pipelines import label_map as label_maps
+from pipelines import manifest as manifests
+from pipelines import readers, shards, sources
+from pipelines.preparation import Preparation
+from pipelines.shards import Options, ShardPlan
+from pipelines.sources import Rejected, Source
+
+FOREIGN_FLAGS = True  # those of Apache Beam
+
+_SHARD_BYTES = 128 << 20  # of decoded pixels: some tens of MB in the file
+_MIN_SHARDS = 8  # so that several workers, and several readers, find something to do
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+
+    def string(name: str, default: str | None, text: str) -> None:
+        flags.DEFINE_string(name, default, text, flag_values=values)
+
+    string("dataset", None, "Folder with images/ and masks/, or train/, valid/, test/ holding them.")
+    string("images", None, "Folder of images, instead of --dataset.")
+    string("masks", None, "Folder of masks, instead of --dataset.")
+    string("output", None, "Folder for the dataset; made if it is not there.")
+    string("label_map", None, "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'.")
+    string("split", "train:0.8,valid:0.1,test:0.1", "Splits and their shares of the groups.")
+    flags.DEFINE_enum(
+        "split_method",
+        "exact",
+        ["exact", "stable"],
+        "exact: the shares as nearly as can be. stable: adding images never moves one.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("split_seed", 137, "Seed of split and order.", flag_values=values)
+    string("group_regex", None, "Finds the group (patient, original image) in an image's path.")
+    string("image_size", None, "Height,width in pixels to which every source is stretched.")
+    flags.DEFINE_float("scale", 1.0, "Factor on both sides of every source.", flag_values=values)
+    flags.DEFINE_integer(
+        "tile_size", 0, "Side of square tiles, in pixels; 0: whole images.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "tile_overlap", 0, "Pixels that neighbouring tiles share at least.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "color_tolerance",
+        None,
+        "RGB distance up to which a mask's color stands for the nearest in the map. Default: half "
+        "the largest distance between two colors of the map, so that any blend of two is within.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "unmatched",
+        "error",
+        ["error", "nearest"],
+        f"What becomes of a mask with more than {shards.UNMATCHED_LIMIT:.0%} of its pixels beyond "
+        "--color_tolerance. error: it is rejected. nearest: it is used.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "max_rejected", 0, "Fail if more sources than this cannot be used.", flag_values=values
+    )
+    string("runner", "FnApiRunner", "Beam runner; the default works on this machine's cores.")
+
+
+def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
+    """Runs the command."""
+    for name in ("output", "label_map"):
+        if not getattr(values, name):
+            raise UsageError(f"prepare needs --{name}. See flexseg prepare --help.")
+    beam_flags = check_beam_flags(rest, values.runner, list(values))
+    label_map = label_maps.load(values.label_map)
+    layouts = sources.find_layouts(values.dataset, values.images, values.masks)
+    has_splits = bool(layouts[0].split)
+    shares = sources.parse_shares(values.split)
+    tolerance = values.color_tolerance
+    options = Options(
+        label_map=label_map,
+        preparation=Preparation(parse_size(values.image_size), values.scale),
+        split="" if has_splits else values.split,
+        split_method="" if has_splits else values.split_method,
+        split_seed=values.split_seed,
+        group_regex=values.group_regex or "",
+        tile_size=values.tile_size,
+        tile_overlap=values.tile_overlap,
+        color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
+        unmatched=values.unmatched,
+    )
+    if options.tile_size < 0 or not 0 <= options.tile_overlap < max(1, options.tile_size):
+        raise FlexsegError(
+            f"--tile_overlap={options.tile_overlap} with --tile_size={options.tile_size}: "
+            "the overlap must be at least 0 and less than the tile."
+        )
+    found: list[Source] = []
+    rejected: list[Rejected] = []
+    for layout in layouts:
+        paired, unpaired = sources.pair(layout, options.group_regex)
+        found += paired
+        rejected += unpaired
+    claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
+    if rejected:
+        _say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
+        _say(describe(rejected))
+    manifest = None
+    if found:
+        found = sources.assign_splits(found, shares, options.split_method, options.split_seed)
+        plans = plan(found, options)
+        made = execute(values.output, plans, options, beam_flags)
+        rejected += [Rejected(**r) for result in made for r in result["rejected"]]
+    _write_rejected(values.output, rejected)
+    if len(rejected) > values.max_rejected:
+        raise FlexsegError(
+            f"{len(rejected)} of {len(found) + sum(r.stage in ('pair', 'group') for r in rejected)} "
+            f"sources cannot be used (--max_rejected={values.max_rejected}):\n{describe(rejected)}\n"
+            f"All are listed in {os.path.join(values.output, manifests.REJECTED)}. Mend them, or "
+            "allow them with --max_rejected, and run the same command again: what is done is kept."
+        )
+    if not found:
+        raise FlexsegError("No image has a mask of the same stem: there is nothing to prepare.")
+    manifest = finish(values.output, options, plans[0].channels, made, len(rejected))
+    _say(f"{values.output}: {summary(manifest)}")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Reads "256,320" as (height, width); None stays None."""
+    if not text:
+        return None
+    try:
+        height, width = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise FlexsegError(
+            f'--image_size="{text}": expected height,width in pixels, such as 256,256.'
+        ) from error
+    return height, width
+
+
+def check_beam_flags(rest: Sequence[str], runner: str, own: Sequence[str]) -> list[str]:
+    """Checks what is left of the command line against the options that Beam knows.
+
+    Args:
+      rest: arguments that are not flags of this command.
+      runner: the runner's name.
+      own: names of this command's flags, for the hint.
+
+    Returns:
+      The flags to give to Beam: all cores are used unless they say otherwise.
+
+    Raises:
+      UsageError: naming the first unknown flag and the nearest known one.
+    """
+    import argparse
+
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(_Tolerant(parser))
+    known, unknown = parser.parse_known_args(list(rest))
+    names = [o.lstrip("-") for a in parser._actions for o in a.option_strings]
+    for argument in unknown:
+        name = argument.lstrip("-").partition("=")[0]
+        raise UsageError(
+            f'prepare has no flag "{argument}", and neither has Apache Beam.'
+            + nearest(name, [*own, *names])
+        )
+    # Beam's DirectRunner first looks for a binary to download; this is what it falls back to.
+    runner = "FnApiRunner" if runner.lower() in ("directrunner", "direct") else runner
+    beam_flags = [f"--runner={runner}", *rest]
+    if runner == "FnApiRunner":
+        workers = known.direct_num_workers
+        if not any(a.startswith("--direct_num_workers") for a in rest):
+            workers = os.cpu_count() or 1
+            beam_flags.append(f"--direct_num_workers={workers}")
+        if not any(a.startswith("--direct_running_mode") for a in rest):
+            mode = "in_memory" if workers == 1 else "multi_processing"
+            beam_flags.append(f"--direct_running_mode={mode}")
+    return beam_flags
+
+
+class _Tolerant:
+    """Lets several option groups of Beam define the same flag."""
+
+    def __init__(self, parser: Any):
+        self._parser = parser
+
+    def add_argument(self, *names: str, **kwargs: Any) -> Any:
+        taken = {o for a in self._parser._actions for o in a.option_strings}
+        return None if taken & set(names) else self._parser.add_argument(*names, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: self
+
+
+def claim_output(output: str, options: Options, inputs: Sequence[str]) -> None:
+    """Makes the output folder this dataset's own, or refuses it.
+
+    Raises:
+      FlexsegError: where it holds something else, lies in the sources, or holds a dataset made with
+        other options (which are named).
+    """
+    real = os.path.realpath(output)
+    for folder in inputs:
+        if (real + os.sep).startswith(os.path.realpath(folder) + os.sep):
+            raise FlexsegError(f"--output={output} lies inside the sources {folder}.")
+    work = os.path.join(output, shards.WORK_FOLDER)
+    path = os.path.join(work, "options.json")
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise FlexsegError(f"--output={output} is a file; expected a folder.")
+    inside = sorted(os.listdir(output)) if os.path.isdir(output) else []
+    if inside and not os.path.isfile(path):
+        raise FlexsegError(
+            f"--output={output} holds something else ({', '.join(inside[:5])}"
+            f"{', ...' if len(inside) > 5 else ''}); nothing was touched. Give a new folder."
+        )
+    wanted = {"code_version": shards.CODE_VERSION, **options.to_dict()}
+    if inside:
+        with open(path, encoding="utf-8") as file:
+            there = json.load(file)
+        wanted = json.loads(json.dumps(wanted))  # tuples become lists
+        differing = [k for k in wanted if wanted[k] != there.get(k)]
+        if differing:
+            changes = "; ".join(f"{k}: {there.get(k)!r}, now {wanted[k]!r}" for k in differing)
+            raise FlexsegError(
+                f"--output={output} holds a dataset made with other options ({changes}). "
+                "Give a new folder, or the old options."
+            )
+    os.makedirs(work, exist_ok=True)
+    shards.write_whole(path, json.dumps(wanted, indent=1).encode())
+
+
+def plan(found: Sequence[Source], options: Options) -> list[ShardPlan]:
+    """Decides which source goes into which shard; a function of sources and options alone.
+
+    Sources are put in the order of a keyed hash and cut into runs of equal length.
+    """
+    headers = {}
+    for source in found:
+        try:
+            headers[source.id] = readers.read_header(source.image)
+        except FlexsegError:
+            continue  # the worker that meets it rejects it, with all else that is wrong
+    channels = max((h.channels for h in headers.values()), default=3)
+    by_split = collections.defaultdict(list)
+    for source in found:
+        by_split[source.split].append(source)
+    plans = []
+    for split in (s for s in sources.SPLITS if s in by_split):
+        ordered = sorted(
+            by_split[split], key=lambda s: (sources.keyed_hash(options.split_seed, s.id), s.id)
+        )
+        pixels = 0
+        for source in ordered:
+            if source.id in headers:
+                header = headers[source.id]
+                height, width = options.preparation.size_of(header.height, header.width)
+                pixels += height * width * (channels + 1)
+        count = min(len(ordered), max(-(-pixels // _SHARD_BYTES), _MIN_SHARDS))
+        for i in range(count):
+            part = ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count]
+            name = f"{split}-{i:05d}-of-{count:05d}.tfrecord"
+            plans.append(ShardPlan(name, split, channels, tuple(part)))
+    return plans
+
+
+def execute(
+    output: str, plans: Sequence[ShardPlan], options: Options, beam_flags: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Materializes the shards that are not there yet, as a Beam job.
+
+    Only the shards' names travel through Beam; a worker finds the plan and leaves the shard in the
+    dataset's folder.
+
+    Returns:
+      What each shard says of itself, in the order of the plans.
+    """
+    names = [p.name for p in plans]
+    _remove_stale(output, names)
+    todo = []
+    for shard in plans:
+        shards.write_plan(output, shard, options)
+        if shards.finished(output, shard.name, shard.fingerprint(options)) is None:
+            todo.append(shard.name)
+    if len(todo) < len(plans):
+        _say(f"{len(plans) - len(todo)} of {len(plans)} shards are already there.")
+    if todo:
+        with _Progress(output, names, len(plans) - len(todo)):
+            _run_beam(output, todo, beam_flags)
+    made = [shards.finished(output, name) for name in names]
+    missing = [name for name, result in zip(names, made, strict=True) if result is None]
+    if missing:
+        raise FlexsegError(
+            f"{len(missing)} shards were not made, {missing[0]} among them. Run the same command "
+            "again; if it stays so, look at the runner's log."
+        )
+    return [result for result in made if result is not None]
+
+
+def finish(
+    output: str, options: Options, channels: int, made: Sequence[dict[str, Any]], rejected: int
+) -> manifests.Manifest:
+    """Sums up the shards and writes the manifest, last of all."""
+    by_split = collections.defaultdict(list)
+    for result in made:
+        by_split[result["split"]].append(result)
+    for split, results in by_split.items():
+        if not any(r["tally"]["examples"] for r in results):
+            raise FlexsegError(f'Of the sources of the split "{split}" none could be used.')
+    described = options.to_dict()
+    del described["label_map"], described["preparation"]
+    content = [options.to_dict(), [(r["name"], r["sha256"]) for r in made]]
+    manifest = manifests.Manifest(
+        folder=output,
+        label_map=options.label_map,
+        channels=channels,
+        preparation=options.preparation,
+        options=described,
+        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        rejected=rejected,
+        splits={split: manifests.summarize(results) for split, results in by_split.items()},
+    )
+    path = os.path.join(output, manifests.FILENAME)
+    shards.write_whole(path, manifests.dump(manifest).encode())
+    return manifest
+
+
+def describe(rejected: Sequence[Rejected], most: int = 20) -> str:
+    """The rejected sources, a line each."""
+    lines = [f"  {r.path}: {r.reason}" for r in sorted(rejected)[:most]]
+    if len(rejected) > most:
+        lines.append(f"  ... and {len(rejected) - most} more")
+    return "\n".join(lines)
+
+
+def summary(manifest: manifests.Manifest) -> str:
+    """One line on what a dataset holds."""
+    parts = [
+        f"{name} {split.examples} examples of {split.sources} sources ({len(split.shards)} shards)"
+        for name, split in manifest.splits.items()
+    ]
+    return ", ".join(parts)
+
+
+def _run_beam(output: str, names: Sequence[str], beam_flags: Sequence[str]) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+    from pipelines.materialize import Materialize
+
+    options, runner = PipelineOptions(list(beam_flags)), None
+    if options.view_as(DirectOptions).direct_running_mode == "multi_processing":
+        runner = _process_runner(os.path.join(output, shards.WORK_FOLDER, "workers.log"))
+        options.view_as(DirectOptions).direct_running_mode = "in_memory"  # the runner knows better
+    try:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | "Names" >> beam.Create(list(names))
+                | "Spread" >> beam.Reshuffle()
+                | "Materialize" >> beam.ParDo(Materialize(os.path.abspath(output)))
+            )
+    except RuntimeError as error:  # Beam wraps whatever a worker raised, as text
+        if "No space left on device" in str(error):
+            raise FlexsegError(
+                f"The disk of {output} is full. Free some space and run the same command again: "
+                "the shards that are finished are kept."
+            ) from error
+        raise
+
+
+def _process_runner(log: str) -> Any:
+    """Beam's local runner with worker processes, whose chatter goes to a file."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    command = (
+        f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main "
+        f"2>{shlex.quote(os.path.abspath(log))}"
+    )
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+class _Progress:
+    """A bar that counts finished shards, whatever the runner: it looks at the folder."""
+
+    def __init__(self, output: str, names: Sequence[str], done: int):
+        self._names = set(names)
+        self._pattern = os.path.join(output, shards.WORK_FOLDER, "*.done.json")
+        self._before = done
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Progress:
+        self._start = len(glob.glob(self._pattern))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        bar = tqdm(total=len(self._names), initial=self._before, unit="shard", disable=None)
+        with bar:
+            while not self._stop.wait(0.5):
+                self._update(bar)
+            self._update(bar)
+
+    def _update(self, bar: tqdm) -> None:
+        new = len(glob.glob(self._pattern)) - self._start
+        bar.update(max(0, self._before + new - bar.n))
+
+
+def _remove_stale(output: str, names: Sequence[str]) -> None:
+    """Removes what an earlier run left for other sources, so that old and new never mix."""
+    manifest = os.path.join(output, manifests.FILENAME)
+    if os.path.exists(manifest):
+        os.remove(manifest)  # written again, the same if nothing changed
+    work = os.path.join(output, shards.WORK_FOLDER)
+    for name in os.listdir(work):
+        owner = name.partition(".tfrecord")[0] + ".tfrecord"
+        if name.endswith(".tmp"):
+            os.remove(os.path.join(work, name))
+        elif ".tfrecord" in name and owner not in names:
+            os.remove(os.path.join(work, name))
+            if os.path.exists(os.path.join(output, owner)):
+                os.remove(os.path.join(output, owner))
+
+
+def _write_rejected(output: str, rejected: Sequence[Rejected]) -> None:
+    lines = [json.dumps(dataclasses.asdict(r), ensure_ascii=False) for r in sorted(rejected)]
+    text = "".join(line + "\n" for line in lines)
+    shards.write_whole(os.path.join(output, manifests.REJECTED), text.encode())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,234 @@
+"""The schema of a record: one image, or one tile of it, with its mask in class ids.
+
+Feature keys follow the common TensorFlow segmentation schema, so that its readers can use the
+records. The TFRecord framing and the `tf.train.Example` message are written here without TensorFlow:
+a Beam worker starts in a fraction of a second and needs a tenth of the memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import cv2
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from flexseg_errors import FlexsegError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ENCODED = "image/encoded"
+FORMAT = "image/format"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+CHANNELS = "image/channels"
+FILENAME = "image/filename"
+SOURCE_ID = "image/source_id"
+MASK_ENCODED = "image/segmentation/class/encoded"
+MASK_FORMAT = "image/segmentation/class/format"
+MASK_PIXELS = "image/segmentation/class/pixels"
+TILE_ORIGIN = "image/tile/origin"
+SOURCE_SIZE = "image/source/size"
+AUGMENTATION = "image/augmentation"
+
+# Run-length filtering at level 1: decodes twice as fast as the default, and smaller on label images.
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One example.
+
+    Attributes:
+      image: uint8 [H, W, C], C of 1 or 3, RGB.
+      mask: uint8 [H, W], class ids.
+      source_id: the source image's path below its root, without suffix.
+      filename: the source image's path below its root.
+      origin: (y, x) of the tile in the prepared source, (0, 0) for a whole image.
+      source_size: (height, width) of the prepared source.
+      augmentation: what was done, as text; "" for the source itself.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    source_id: str
+    filename: str
+    origin: tuple[int, int]
+    source_size: tuple[int, int]
+    augmentation: str = ""
+
+
+def encode(record: Record, num_classes: int) -> bytes:
+    """Serializes a record as a `tf.train.Example`; the same record always gives the same bytes."""
+    height, width, channels = record.image.shape
+    features: dict[str, list[Any]] = {
+        ENCODED: [_png(record.image)],
+        FORMAT: [b"png"],
+        HEIGHT: [height],
+        WIDTH: [width],
+        CHANNELS: [channels],
+        FILENAME: [record.filename.encode()],
+        SOURCE_ID: [record.source_id.encode()],
+        MASK_ENCODED: [_png(record.mask)],
+        MASK_FORMAT: [b"png"],
+        MASK_PIXELS: class_pixels(record.mask, num_classes).tolist(),
+        TILE_ORIGIN: list(record.origin),
+        SOURCE_SIZE: list(record.source_size),
+        AUGMENTATION: [record.augmentation.encode()],
+    }
+    example = _Example()
+    for key, values in features.items():
+        feature = example.features.feature[key]
+        kind = feature.bytes_list if isinstance(values[0], bytes) else feature.int64_list
+        kind.value.extend(values)
+    return example.SerializeToString(deterministic=True)
+
+
+def class_pixels(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of each class in a mask of class ids: int64 [num_classes]."""
+    return np.bincount(mask.ravel(), minlength=256)[:num_classes]
+
+
+def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses one serialized record in a TensorFlow graph, without decoding its pixels.
+
+    Returns:
+      `image` and `mask` (string scalars, encoded), `source_id` (string scalar), `origin` and
+      `source_size` (int64 [2], y x).
+    """
+    import tensorflow as tf
+
+    spec = {
+        ENCODED: tf.io.FixedLenFeature([], tf.string),
+        MASK_ENCODED: tf.io.FixedLenFeature([], tf.string),
+        SOURCE_ID: tf.io.FixedLenFeature([], tf.string),
+        TILE_ORIGIN: tf.io.FixedLenFeature([2], tf.int64),
+        SOURCE_SIZE: tf.io.FixedLenFeature([2], tf.int64),
+    }
+    features = tf.io.parse_single_example(serialized, spec)
+    return {
+        "image": features[ENCODED],
+        "mask": features[MASK_ENCODED],
+        "source_id": features[SOURCE_ID],
+        "origin": features[TILE_ORIGIN],
+        "source_size": features[SOURCE_SIZE],
+    }
+
+
+def decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes a record's image: uint8 [H, W, channels]."""
+    import tensorflow as tf
+
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
+def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a record's mask: class ids, uint8 [H, W]."""
+    import tensorflow as tf
+
+    return tf.io.decode_png(encoded, channels=1)[..., 0]
+
+
+def parse_features(serialized: bytes) -> dict[str, list[Any]]:
+    """Parses a record without TensorFlow: feature key -> its values."""
+    example = _Example.FromString(serialized)
+    features = {}
+    for key, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        features[key] = list(getattr(feature, kind).value) if kind else []
+    return features
+
+
+def write_framed(file: BinaryIO, data: bytes) -> None:
+    """Appends one record to a TFRecord file: length, its CRC, data, their CRC (masked CRC-32C)."""
+    length = struct.pack("<Q", len(data))
+    file.write(length)
+    file.write(struct.pack("<I", _masked_crc(length)))
+    file.write(data)
+    file.write(struct.pack("<I", _masked_crc(data)))
+
+
+def read_framed(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, data) of each record of a TFRecord file, every CRC checked.
+
+    Raises:
+      FlexsegError: naming `name` and the byte offset of the first record that is damaged.
+    """
+    offset = 0
+    while head := file.read(12):
+        if len(head) < 12:
+            raise FlexsegError(f"{name}: the record at byte {offset} is cut off.")
+        if struct.unpack("<I", head[8:])[0] != _masked_crc(head[:8]):
+            raise FlexsegError(f"{name}: the record at byte {offset} has a damaged length.")
+        length = struct.unpack("<Q", head[:8])[0]
+        body = file.read(length + 4)
+        if len(body) < length + 4:
+            raise FlexsegError(f"{name}: the record at byte {offset} is cut off.")
+        if struct.unpack("<I", body[length:])[0] != _masked_crc(body[:length]):
+            raise FlexsegError(f"{name}: the record at byte {offset} has damaged data.")
+        yield offset, body[:length]
+        offset += 16 + length
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", pixels, _PNG)
+    if not done:
+        raise RuntimeError(f"OpenCV cannot encode an array of shape {pixels.shape} as PNG.")
+    return data.tobytes()
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _example_class() -> Any:
+    """The message class of `tf.train.Example`, from its public definition (example.proto)."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="flexseg/example.proto", package="flexseg", syntax="proto3"
+    )
+    lists = (("BytesList", field.TYPE_BYTES), ("FloatList", field.TYPE_FLOAT))
+    for name, kind in (*lists, ("Int64List", field.TYPE_INT64)):
+        file.message_type.add(name=name).field.add(
+            name="value", number=1, type=kind, label=field.LABEL_REPEATED
+        )
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(("bytes_list", "float_list", "int64_list"), 1):
+        feature.field.add(
+            name=name,
+            number=number,
+            type=field.TYPE_MESSAGE,
+            type_name=".flexseg." + name.title().replace("_", ""),
+            label=field.LABEL_OPTIONAL,
+            oneof_index=0,
+        )
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    message = {"type": field.TYPE_MESSAGE, "label": field.LABEL_OPTIONAL}
+    entry.field.add(name="value", number=2, type_name=".flexseg.Feature", **message)
+    features.field.add(
+        name="feature",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".flexseg.Features.FeatureEntry",
+        label=field.LABEL_REPEATED,
+    )
+    example = file.message_type.add(name="Example")
+    example.field.add(name="features", number=1, type_name=".flexseg.Features", **message)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("flexseg.Example"))
+
+
+_Example = _example_class()
