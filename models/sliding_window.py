@@ -1,0 +1,330 @@
+"""A model applied, tile by tile, to an image larger than its input.
+
+Unlike the networks of this folder, this is TensorFlow and not `keras.ops`: it must run inside a
+tf.function, and in an exported SavedModel, on images whose size is known only when they arrive.
+
+Tiles are spread evenly over each axis, the last flush with the edge. Where they overlap, their
+predictions p_t are blended by P = sum_t w_t p_t / sum_t w_t. The weight of a pixel is the product
+of a weight for its row and one for its column, and the tiles form a grid; so the sum of weights is
+such a product too, and dividing the two profiles of each tile beforehand is enough: w_t then sums
+to 1 over the tiles at every pixel, and no map of weights is ever held.
+
+The tiles of one row are added into a band of the tile's height and the image's width. Rows of the
+band that the next row of tiles does not reach are finished: they are put out, and the band moves
+on. Memory is that of one band, one batch of tiles and the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from flexseg_errors import FlexsegError, nearest
+
+
+def overlap_pixels(tile: int, overlap: float) -> int:
+    """The overlap in pixels: the nearest whole number to that share of the tile, less than it."""
+    return min(tile - 1, round(overlap * tile))
+
+
+def tile_origins(length: Any, tile: int, overlap: int) -> tf.Tensor:
+    """First pixels of the tiles along one axis: evenly spaced, the last flush with the edge.
+
+    n = ceil((length - tile) / (tile - overlap)) + 1 tiles, the fewest whose neighbours share at
+    least `overlap` pixels; origin_i = floor((i (length - tile) + (n - 1) // 2) / (n - 1)). An axis
+    shorter than a tile has the one origin 0.
+
+    Args:
+      length: the axis, in pixels; an int or an integer tensor [].
+      tile: a tile's side, in pixels.
+      overlap: what neighbours share at least, in pixels; 0 <= overlap < tile.
+
+    Returns:
+      [n] int64: i (length - tile) leaves 32 bits on long axes.
+    """
+    spare = tf.maximum(tf.cast(length, tf.int64) - tile, 0)
+    stride = tile - overlap
+    gaps = (spare + stride - 1) // stride
+    index = tf.range(gaps + 1, dtype=tf.int64)
+    return (index * spare + gaps // 2) // tf.maximum(gaps, 1)
+
+
+def reflected_indices(length: Any, target: int) -> tf.Tensor:
+    """Which pixels to read to pad an axis to `target` by reflection, half on either side.
+
+    The edge itself is not repeated. The reflection goes on for as long as it takes, so it works for
+    any length down to 1 (as `numpy.pad` with mode "reflect" does, and `tf.pad` does not).
+
+    Args:
+      length: the axis, in pixels; an int or an integer tensor [], at least 1.
+      target: the padded axis, in pixels; no padding where it is not above `length`.
+
+    Returns:
+      [max(length, target)] int64, values in 0 .. length - 1.
+    """
+    length = tf.cast(length, tf.int64)
+    position = tf.range(tf.maximum(length, target)) - _padding_before(length, target)
+    period = tf.maximum(2 * (length - 1), 1)
+    within = position % period
+    return tf.minimum(within, period - within)
+
+
+def _padding_before(length: tf.Tensor, target: int) -> tf.Tensor:
+    return tf.maximum(target - length, 0) // 2
+
+
+def gaussian_weights(tile: int) -> np.ndarray:
+    """The weights of a tile's pixels along one axis, most in the middle, where context is fullest.
+
+    w(x) = exp(-(x - c)^2 / (2 sigma^2)) with c = (tile - 1) / 2 and sigma = tile / 8, as in nnU-Net
+    (Isensee et al. 2021). At the edges it is about 3e-4, so it never divides by nothing.
+
+    Args:
+      tile: the side, in pixels.
+
+    Returns:
+      [tile] float32.
+    """
+    offset = np.arange(tile) - (tile - 1) / 2
+    return np.exp(-(offset**2) / (2 * (tile / 8) ** 2)).astype(np.float32)
+
+
+def uniform_weights(tile: int) -> np.ndarray:
+    """Weights that make the blend a plain mean.
+
+    Args:
+      tile: the side, in pixels.
+
+    Returns:
+      [tile] float32, all 1.
+    """
+    return np.ones(tile, np.float32)
+
+
+WEIGHTS: dict[str, Callable[[int], np.ndarray]] = {
+    "gaussian": gaussian_weights,
+    "uniform": uniform_weights,
+}
+
+
+class _Axis(NamedTuple):
+    """One axis of an image as its tiles see it.
+
+    Attributes:
+      length: of the image, in pixels, [] int64.
+      before: how much padding precedes the image, in pixels, [] int64; 0 where it fills a tile.
+      origins: first pixel of each tile on the padded axis, [n] int64.
+      shares: each tile's part in the blend at each of its pixels, [n, tile] float32; at every pixel
+        of the axis the parts of all tiles sum to 1.
+    """
+
+    length: tf.Tensor
+    before: tf.Tensor
+    origins: tf.Tensor
+    shares: tf.Tensor
+
+    @classmethod
+    def of(cls, length: tf.Tensor, tile: int, overlap: int, weights: np.ndarray) -> _Axis:
+        origins = tile_origins(length, tile, overlap)
+        pixels = origins[:, None] + tf.range(tile, dtype=tf.int64)
+        spread = tf.broadcast_to(tf.constant(weights), tf.shape(pixels))
+        total = tf.scatter_nd(pixels[..., None], spread, [tf.maximum(length, tile)])
+        shares = weights / tf.gather(total, pixels)
+        return cls(length, _padding_before(length, tile), origins, shares)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidingWindow:
+    """Calls a predictor on the overlapping tiles of an image and blends what it says.
+
+    Works eagerly and inside a tf.function with unknown height and width. What `predict` returns is
+    averaged, so it should be probabilities or logits, not class ids.
+
+    Attributes:
+      predict: from tiles [batch_size, tile height, tile width, C], of the image's dtype, to values
+        [batch_size, tile height, tile width, K] of any real dtype. Written in TensorFlow ops.
+      tile: (height, width) of a tile in pixels.
+      overlap: what neighbouring tiles share at least, as a share of the tile, in [0, 1).
+      weights: "gaussian" (see `gaussian_weights`) or "uniform".
+      batch_size: tiles per call of `predict`. Each row of tiles is cut into batches, and the last
+        of them filled up with copies whose results are dropped, so that `predict` sees one shape.
+      finish: what to make of finished rows, from [h, W, K] float32 to [h, W, ...], pixel by pixel;
+        with it (an argmax, say) the values of the whole image need not be held. None to keep them.
+
+    Raises:
+      FlexsegError: a value is out of its range or a name unknown.
+    """
+
+    predict: Callable[[tf.Tensor], tf.Tensor]
+    tile: tuple[int, int]
+    overlap: float = 0.25
+    weights: str = "gaussian"
+    batch_size: int = 1
+    finish: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.tile) != 2 or min(self.tile) < 1:
+            raise FlexsegError(f"tile must be (height, width) in pixels, not {self.tile}.")
+        if not 0 <= self.overlap < 1:
+            raise FlexsegError(
+                "overlap must be a share of the tile, at least 0 and less than 1, "
+                f"not {self.overlap}."
+            )
+        if self.weights not in WEIGHTS:
+            raise FlexsegError(
+                f'weights "{self.weights}" are unknown; known are {", ".join(WEIGHTS)}.'
+                f"{nearest(self.weights, WEIGHTS)}"
+            )
+        if self.batch_size < 1:
+            raise FlexsegError(f"batch_size must be at least 1, not {self.batch_size}.")
+
+    def __call__(self, image: Any) -> tf.Tensor:
+        """Predicts one image.
+
+        Args:
+          image: [H, W, C], any size from 1 x 1 on, any dtype that `predict` takes. What is smaller
+            than a tile is padded by reflection, and the padding cut off again.
+
+        Returns:
+          [H, W, K] float32, or what `finish` makes of it, [H, W, ...].
+
+        Raises:
+          FlexsegError: the image is not [H, W, C], or `predict` does not keep its tiles' size.
+        """
+        image = tf.convert_to_tensor(image)
+        if image.shape.rank != 3:
+            raise FlexsegError(f"An image must be [H, W, C], not of shape {image.shape}.")
+        predict = self._traced_predict(image.shape[2], image.dtype)
+        classes = predict.structured_outputs.shape[-1]
+        finish = self._finish.get_concrete_function(tf.TensorSpec([None, None, classes]))
+        finished: tf.TensorSpec = finish.structured_outputs
+
+        rows, columns = self._axes(image)
+        padded = self._pad(image, rows, columns)
+        # How far the image is finished once each row of tiles is added. Padding, which only an
+        # image lower than a tile has, is in the band but not in the image.
+        ends = tf.concat([rows.origins[1:], [rows.before + rows.length]], axis=0)
+        row_count = tf.size(rows.origins)
+
+        def add_row(row: tf.Tensor, band: tf.Tensor, output: tf.TensorArray) -> Any:
+            top = rows.origins[row]
+            strip = padded[top : top + self.tile[0]]
+            band = self._add_tiles(band, strip, rows.shares[row], columns, predict)
+            done = ends[row] - top
+            ready = band[columns.before : columns.before + columns.length, rows.before : done]
+            output = output.write(row, finish(tf.transpose(ready, [1, 0, 2])))
+            return row + 1, tf.pad(band[:, done:], [[0, 0], [0, done], [0, 0]]), output
+
+        band = tf.zeros([tf.shape(padded)[1], self.tile[0], classes])
+        output = tf.TensorArray(
+            finished.dtype, row_count, infer_shape=False, element_shape=finished.shape
+        )
+        *_, output = tf.while_loop(
+            lambda row, *_: row < row_count,
+            add_row,
+            (0, band, output),
+            shape_invariants=(
+                tf.TensorShape([]),
+                tf.TensorShape([None, None, classes]),
+                tf.TensorShape(None),
+            ),
+            parallel_iterations=1,  # more would hold the predictions of several rows
+        )
+        return tf.ensure_shape(output.concat(), image.shape[:2] + finished.shape[2:])
+
+    def _axes(self, image: tf.Tensor) -> tuple[_Axis, _Axis]:
+        profile = WEIGHTS[self.weights]
+        height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
+        return (
+            _Axis.of(height, self.tile[0], self._overlap(0), profile(self.tile[0])),
+            _Axis.of(width, self.tile[1], self._overlap(1), profile(self.tile[1])),
+        )
+
+    def _pad(self, image: tf.Tensor, rows: _Axis, columns: _Axis) -> tf.Tensor:
+        def reflect() -> tf.Tensor:
+            padded = tf.gather(image, reflected_indices(rows.length, self.tile[0]), axis=0)
+            return tf.gather(padded, reflected_indices(columns.length, self.tile[1]), axis=1)
+
+        small = tf.logical_or(rows.length < self.tile[0], columns.length < self.tile[1])
+        return tf.cond(small, reflect, lambda: image)
+
+    def _add_tiles(
+        self,
+        band: tf.Tensor,
+        strip: tf.Tensor,
+        row_share: tf.Tensor,
+        columns: _Axis,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
+        """Adds one row of tiles, weighted, to the band.
+
+        Args:
+          band: [padded width, tile height, K] float32. Columns come first, so that what a tile adds
+            is a run of whole slices, which TensorFlow adds in place.
+          strip: the pixels of that row of tiles, [tile height, padded width, C].
+          row_share: the tiles' part in the blend at each of their rows, [tile height] float32.
+          columns: where the tiles lie on the strip, and their part at each of their columns.
+          predict: from tiles to values.
+
+        Returns:
+          The new band.
+        """
+        tile_count = tf.size(columns.origins)
+        height, width = self.tile
+
+        def add_batch(first: tf.Tensor, band: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            index = tf.minimum(first + tf.range(self.batch_size), tile_count - 1)
+            origins = tf.gather(columns.origins, index)
+            tiles = tf.stack([strip[:, x : x + width] for x in tf.unstack(origins)])
+            tiles = tf.ensure_shape(tiles, [self.batch_size, height, width, strip.shape[2]])
+            shares = tf.gather(columns.shares, index)[:, None, :] * row_share[:, None]
+            values = tf.transpose(predict(tiles) * shares[..., None], [0, 2, 1, 3])
+            real = tf.minimum(tile_count - first, self.batch_size)
+            pixels = origins[:real, None] + tf.range(width, dtype=tf.int64)
+            band = tf.tensor_scatter_nd_add(
+                band,
+                tf.reshape(pixels, [-1, 1]),
+                tf.reshape(values[:real], [-1, height, band.shape[2]]),
+            )
+            return first + self.batch_size, band
+
+        _, band = tf.while_loop(
+            lambda first, _: first < tile_count,
+            add_batch,
+            (0, band),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None, band.shape[2]])),
+            parallel_iterations=1,
+        )
+        return band
+
+    def _overlap(self, axis: int) -> int:
+        return overlap_pixels(self.tile[axis], self.overlap)
+
+    # Both are functions of their own so that their results' shapes and dtypes are known before the
+    # loops begin, without running or tracing them twice.
+    @functools.cached_property
+    def _predict(self) -> Any:
+        return tf.function(lambda tiles: tf.cast(self.predict(tiles), tf.float32))
+
+    @functools.cached_property
+    def _finish(self) -> Any:
+        return tf.function(self.finish or tf.identity)
+
+    def _traced_predict(self, channels: int | None, dtype: tf.DType) -> Any:
+        """The predictor for tiles of that kind, once it is seen to keep their size."""
+        expected = tf.TensorShape([self.batch_size, *self.tile, None])
+        traced = self._predict.get_concrete_function(
+            tf.TensorSpec([self.batch_size, *self.tile, channels], dtype)
+        )
+        shape = traced.structured_outputs.shape
+        if not shape.is_compatible_with(expected) or shape[-1] is None:
+            raise FlexsegError(
+                f"predict must turn tiles [{self.batch_size}, {self.tile[0]}, {self.tile[1]}, C] "
+                f"into values of the same size, K of them per pixel; it returned {shape}."
+            )
+        return traced

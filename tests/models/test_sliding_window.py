@@ -1,0 +1,279 @@
+"""A tiled prediction is the blend of its tiles, at every size, in a graph and out of it."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexseg_errors import FlexsegError
+from models import registry, sliding_window
+from models.sliding_window import SlidingWindow
+
+SIZES = [(1, 1), (1, 50), (3, 3), (7, 40), (16, 24), (17, 24), (16, 25), (31, 47), (70, 101)]
+
+
+def image_of(size, channels=2, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+
+
+def identity(tiles):
+    return tf.cast(tiles, tf.float32) / 255
+
+
+def graph_of(window, channels=2):
+    spec = tf.TensorSpec([None, None, channels], tf.uint8)
+    return tf.function(window, input_signature=[spec])
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data(), tile=st.integers(1, 600))
+def test_tiles_cover_the_axis_with_the_fewest_tiles(data, tile):
+    overlap = data.draw(st.integers(0, tile - 1))
+    length = data.draw(st.integers(tile, tile + 40 * (tile - overlap)))
+    origins = sliding_window.tile_origins(length, tile, overlap).numpy()
+    steps = np.diff(origins)
+    assert origins[0] == 0
+    assert origins[-1] + tile == length, "the last is flush with the edge"
+    assert (steps > 0).all()
+    assert (steps <= tile - overlap).all(), "neighbours share the overlap at least"
+    assert steps.size == 0 or steps.max() - steps.min() <= 1, "evenly spaced"
+    assert len(origins) == 1 or tile + (len(origins) - 2) * (tile - overlap) < length, "fewest"
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 512])
+def test_an_axis_no_longer_than_a_tile_has_one_tile(length):
+    assert sliding_window.tile_origins(length, 512, 128).numpy().tolist() == [0]
+
+
+def test_origins_are_known_by_hand():
+    assert sliding_window.tile_origins(110, 64, 32).numpy().tolist() == [0, 23, 46]
+    assert len(sliding_window.tile_origins(3025, 512, 128)) == 8
+    assert len(sliding_window.tile_origins(3500, 512, 128)) == 9
+
+
+def test_origins_of_long_axes_do_not_overflow():
+    length, tile, overlap = 100_000, 4, 3
+    count = length - tile + 1
+    expected = [(i * (length - tile) + (count - 1) // 2) // (count - 1) for i in range(count)]
+    for value in (length, tf.constant(length, tf.int32)):
+        origins = sliding_window.tile_origins(value, tile, overlap)
+        assert origins.dtype == tf.int64
+        np.testing.assert_array_equal(origins, expected)
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "pixels"),
+    [(512, 0.25, 128), (512, 0, 0), (10, 0.99, 9), (1, 0.9, 0), (7, 0.5, 4), (100, 0.333, 33)],
+)
+def test_the_overlap_in_pixels_is_less_than_the_tile(tile, overlap, pixels):
+    assert sliding_window.overlap_pixels(tile, overlap) == pixels
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+@pytest.mark.parametrize("target", [1, 4, 11, 50])
+def test_padding_reflects_as_numpy_does(length, target):
+    missing = max(0, target - length)
+    expected = np.pad(np.arange(length), (missing // 2, missing - missing // 2), mode="reflect")
+    np.testing.assert_array_equal(sliding_window.reflected_indices(length, target), expected)
+
+
+@pytest.mark.parametrize("tile", [1, 2, 7, 512])
+def test_gaussian_weights_are_scipys(tile):
+    weights = sliding_window.gaussian_weights(tile)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, scipy.signal.windows.gaussian(tile, tile / 8), rtol=1e-5)
+    assert weights.min() > 3e-4
+
+
+@pytest.mark.parametrize("weights", sliding_window.WEIGHTS)
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_the_identity_returns_the_image_at_every_size(weights, overlap, batch_size):
+    window = SlidingWindow(identity, (16, 24), overlap, weights, batch_size)
+    graph = graph_of(window)
+    for size in SIZES:
+        image = image_of(size)
+        result = graph(image)
+        assert result.shape == (*size, 2)
+        assert result.dtype == tf.float32
+        np.testing.assert_allclose(result, image / 255, atol=1e-6, err_msg=f"{size}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_eager_and_static_shapes_give_the_same(size):
+    window, image = SlidingWindow(identity, (16, 24), batch_size=3), image_of(size)
+    static = tf.function(window, input_signature=[tf.TensorSpec(image.shape, tf.uint8)])
+    for result in (window(image), static(image)):
+        assert result.shape == image.shape
+        np.testing.assert_allclose(result, image / 255, atol=1e-6)
+
+
+def by_hand(predict, image, tile, overlap, profiles):
+    """The same in plain loops and float64, over an image that is padded as a whole."""
+    missing = [max(0, t - n) for n, t in zip(image.shape, tile, strict=False)]
+    padding = [(m // 2, m - m // 2) for m in missing]
+    padded = np.pad(image, [*padding, (0, 0)], mode="reflect")
+    origins = []
+    for length, side in zip(padded.shape, tile, strict=False):
+        gaps = int(np.ceil((length - side) / (side - round(overlap * side))))
+        origins.append([(i * (length - side) + gaps // 2) // max(gaps, 1) for i in range(gaps + 1)])
+    weight = np.outer(*[profile.astype(np.float64) for profile in profiles])[..., None]
+    total, norm = 0.0, 0.0
+    for y in origins[0]:
+        for x in origins[1]:
+            where = np.s_[y : y + tile[0], x : x + tile[1]]
+            values = predict(padded[where][None].astype(np.float64))[0]
+            if np.isscalar(total):
+                total = np.zeros((*padded.shape[:2], values.shape[-1]))
+                norm = np.zeros((*padded.shape[:2], 1))
+            total[where] += weight * values
+            norm[where] += weight
+    (top, _), (left, _) = padding
+    return (total / norm)[top : top + image.shape[0], left : left + image.shape[1]]
+
+
+@pytest.mark.parametrize("weights", sliding_window.WEIGHTS)
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
+def test_the_blend_is_that_of_plain_loops(weights, overlap):
+    tile = (12, 20)
+    ramp = np.linspace(0, 1, tile[0])[:, None] + np.linspace(0, 3, tile[1]) ** 2
+
+    def in_numpy(tiles):
+        first, second = tiles[..., :1] / 255, tiles[..., 1:] / 255
+        ramps = np.broadcast_to(ramp[..., None], first.shape)
+        return np.concatenate([first * ramps, second + ramps, ramps], -1)
+
+    def in_tensorflow(tiles):
+        first, second = tf.split(tf.cast(tiles, tf.float32) / 255, 2, axis=-1)
+        ramps = tf.broadcast_to(tf.constant(ramp[..., None], tf.float32), tf.shape(first))
+        return tf.concat([first * ramps, second + ramps, ramps], -1)
+
+    graph = graph_of(SlidingWindow(in_tensorflow, tile, overlap, weights, batch_size=3))
+    profiles = [sliding_window.WEIGHTS[weights](side) for side in tile]
+    for size in [(5, 9), (12, 20), (13, 61), (60, 21), (55, 83)]:
+        image = image_of(size)
+        expected = by_hand(in_numpy, image, tile, overlap, profiles)
+        np.testing.assert_allclose(graph(image), expected, atol=1e-5, err_msg=f"{size}")
+
+
+def test_predict_sees_one_batch_shape_and_is_traced_once():
+    seen = []
+
+    def predict(tiles):
+        seen.append((tiles.shape, tiles.dtype))
+        return identity(tiles)
+
+    window = SlidingWindow(predict, (16, 24), batch_size=3)
+    graph = graph_of(window)
+    for size in SIZES:
+        graph(image_of(size))
+    assert seen == [(tf.TensorShape([3, 16, 24, 2]), tf.uint8)]
+    window(image_of((30, 30)))
+    assert len(seen) == 1
+    assert graph.experimental_get_tracing_count() == 1
+
+
+def test_what_fills_up_a_batch_is_dropped():
+    def poisoned(tiles):  # nothing but the first tile of a batch is a number
+        values = identity(tiles)
+        return tf.concat([values[:1], values[1:] * float("nan")], 0)
+
+    image = image_of((40, 24))  # one tile wide: all but the first of every batch fill up
+    result = SlidingWindow(poisoned, (16, 24), batch_size=4)(image)
+    np.testing.assert_allclose(result, image / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_finishing_rows_is_finishing_the_whole(size):
+    def argmax(rows):
+        return tf.argmax(rows, -1, tf.int32)
+
+    def class_ids(rows):
+        return tf.cast(argmax(rows), tf.uint8)
+
+    image = image_of(size, channels=4)
+    whole = argmax(SlidingWindow(identity, (16, 24), 0.5)(image))
+    window = SlidingWindow(identity, (16, 24), 0.5, finish=class_ids)
+    for result in (window(image), graph_of(window, channels=4)(image)):
+        assert result.dtype == tf.uint8
+        np.testing.assert_array_equal(result, whole)
+
+
+def test_rows_are_finished_as_the_band_moves_on():
+    heights = []
+
+    def note(height):
+        heights.append(int(height))
+        return height
+
+    def finish(rows):
+        noted = tf.numpy_function(note, [tf.shape(rows)[0]], tf.int32)
+        with tf.control_dependencies([noted]):
+            return tf.identity(rows)
+
+    window = SlidingWindow(identity, (16, 24), 0.5, finish=finish)
+    graph_of(window)(image_of((70, 30)))
+    origins = sliding_window.tile_origins(70, 16, 8).numpy().tolist()
+    assert heights == np.diff([*origins, 70]).tolist()
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64, tf.uint8])
+def test_values_of_any_dtype_are_blended_in_float32(dtype):
+    image = image_of((20, 50)) // 32
+    result = SlidingWindow(lambda tiles: tf.cast(tiles, dtype), (16, 24))(image)
+    assert result.dtype == tf.float32
+    np.testing.assert_allclose(result, image, atol=1e-5)
+
+
+def test_float_images_reach_predict_as_they_are():
+    image = np.random.default_rng(0).normal(size=(20, 50, 1)).astype(np.float32)
+    np.testing.assert_allclose(SlidingWindow(tf.identity, (16, 24))(image), image, atol=1e-6)
+
+
+def test_a_network_in_a_saved_model_predicts_images_of_any_size(tmp_path):
+    model = registry.build("flex_unet", num_classes=3, base_filters=2, levels=2)
+    window = SlidingWindow(
+        lambda tiles: tf.nn.softmax(model(tiles, training=False)), (16, 24), batch_size=2
+    )
+    module = tf.Module()
+    module.model = model
+    module.tiled = graph_of(window, channels=3)
+    tf.saved_model.save(module, tmp_path)
+    loaded = tf.saved_model.load(tmp_path)
+    for size in [(1, 1), (16, 24), (37, 61)]:
+        image = image_of(size, channels=3)
+        result = loaded.tiled(image)
+        np.testing.assert_allclose(result, window(image), atol=1e-5)
+        np.testing.assert_allclose(np.sum(result, -1), 1, atol=1e-5)
+    image = image_of((16, 24), channels=3)
+    np.testing.assert_allclose(loaded.tiled(image), tf.nn.softmax(model(image[None]))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tile": (0, 8)}, "tile must be"),
+        ({"tile": (8,)}, "tile must be"),
+        ({"overlap": 1.0}, "overlap must be a share"),
+        ({"overlap": -0.1}, "overlap must be a share"),
+        ({"weights": "gausian"}, 'Did you mean "gaussian"'),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(FlexsegError, match=message):
+        SlidingWindow(identity, **{"tile": (8, 8), **wrong})
+
+
+def test_an_image_must_have_three_axes():
+    with pytest.raises(FlexsegError, match=r"\[H, W, C\], not of shape \(1, 9, 9, 2\)"):
+        SlidingWindow(identity, (8, 8))(np.zeros((1, 9, 9, 2), np.uint8))
+
+
+@pytest.mark.parametrize("predict", [lambda t: t[:, ::2], lambda t: t[..., 0], lambda t: t[:1]])
+def test_a_predictor_that_does_not_keep_the_size_is_refused(predict):
+    with pytest.raises(FlexsegError, match="values of the same size"):
+        SlidingWindow(predict, (8, 8), batch_size=2)(np.zeros((9, 9, 2), np.uint8))
