@@ -1,0 +1,1 @@
+"""A run -> things that serve and predict."""

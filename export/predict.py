@@ -1,0 +1,127 @@
+"""Segments a folder of images, or a single one, with a run or an exported bundle.
+
+Every mask is a palette PNG of the image's own size, pixel value = class id, under the image's
+relative path. Images of any size are taken; nothing in the output folder is deleted.
+
+Examples:
+  flexseg predict --model=runs/lung --images=scans --output=masks --overlay
+  flexseg predict --model=bundles/lung --images=scan.png --output=masks --probabilities
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from flexseg_errors import FlexsegError, UsageError
+from pipelines import readers
+from pipelines.label_map import LabelMap
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+
+    def string(name: str, text: str) -> None:
+        flags.DEFINE_string(name, None, text, flag_values=values)
+
+    string("model", "Run directory of flexseg train, or bundle of flexseg export.")
+    string("images", "Folder of images (with all folders below), or one image.")
+    string("output", "Folder for the masks; made if it is not there.")
+    flags.DEFINE_bool(
+        "overlay", False, "Also write NAME.overlay.png: the mask over the image.", flag_values=values
+    )
+    flags.DEFINE_float("opacity", 0.5, "Of the mask in the overlay, 0..1.", flag_values=values)
+    flags.DEFINE_bool(
+        "probabilities",
+        False,
+        "Also write NAME.npz: float16 [H, W, classes] under the key probabilities.",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
+    """Runs the command."""
+    from tqdm import tqdm
+
+    from export import predictors
+
+    for name in ("model", "images", "output"):
+        if not getattr(values, name):
+            raise UsageError(f"predict needs --{name}. See flexseg predict --help.")
+    if not 0 <= values.opacity <= 1:
+        raise FlexsegError(f"--opacity={values.opacity}: expected 0 to 1.")
+    todo = find_images(values.images, values.output)
+    predictor = predictors.load(values.model)
+    failed = []
+    for path, stem in tqdm(todo, unit="image", disable=None):
+        target = os.path.join(values.output, stem)
+        try:
+            image = readers.read_image(path, predictor.channels)
+        except FlexsegError as error:
+            failed.append(str(error))
+            continue
+        probabilities = predictor.probabilities(image)
+        ids = probabilities.argmax(-1).astype(np.uint8)
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        if values.probabilities:
+            _write_probabilities(target + ".npz", probabilities)
+        if values.overlay:
+            from train import previews
+
+            picture = previews.overlay(image, ids, predictor.label_map, values.opacity)
+            previews.write_png(target + ".overlay.png", picture)
+        write_mask(target + ".png", ids, predictor.label_map)
+    done = len(todo) - len(failed)
+    print(f"{values.output}: {done} of {len(todo)} images segmented.")
+    if failed:
+        raise FlexsegError(
+            f"{len(failed)} images could not be read:\n" + "\n".join(f"  {f}" for f in failed)
+        )
+
+
+def find_images(images: str, output: str) -> list[tuple[str, str]]:
+    """The images to segment: (path, its path below the folder without suffix), sorted.
+
+    Raises:
+      FlexsegError: where there is none, the output lies among them, or two would get one mask.
+    """
+    if os.path.isfile(images):
+        return [(images, os.path.splitext(os.path.basename(images))[0])]
+    if not os.path.isdir(images):
+        raise FlexsegError(f"--images={images}: there is no such folder or file.")
+    if (os.path.realpath(output) + os.sep).startswith(os.path.realpath(images) + os.sep):
+        raise FlexsegError(f"--output={output} lies inside --images={images}; give another folder.")
+    found: dict[str, str] = {}
+    for parent, folders, names in os.walk(images):
+        folders.sort()
+        for name in sorted(n for n in names if readers.is_image(n)):
+            path = os.path.join(parent, name)
+            stem = os.path.splitext(os.path.relpath(path, images))[0]
+            if stem in found:
+                raise FlexsegError(
+                    f"{found[stem]} and {path} would get the same mask, {stem}.png; rename one."
+                )
+            found[stem] = path
+    if not found:
+        raise FlexsegError(
+            f"There are no images in {images} (looked for {' '.join(readers.SUFFIXES)})."
+        )
+    return [(path, stem) for stem, path in sorted(found.items())]
+
+
+def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:
+    """Writes class ids, uint8 [H, W], as a palette PNG in the label map's colours."""
+    picture = Image.fromarray(ids, "P")
+    picture.putpalette(label_map.colors.tobytes())
+    picture.save(path + ".tmp", format="PNG")
+    os.replace(path + ".tmp", path)
+
+
+def _write_probabilities(path: str, probabilities: np.ndarray) -> None:
+    with open(path + ".tmp", "wb") as file:
+        np.savez_compressed(file, probabilities=probabilities.astype(np.float16))
+    os.replace(path + ".tmp", path)

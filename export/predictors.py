@@ -1,0 +1,74 @@
+"""A run or a bundle, whichever it is, as one thing that segments images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from export import bundle
+from flexseg_errors import FlexsegError
+from pipelines import label_map as label_maps
+from train import runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What segments images.
+
+    Attributes:
+      label_map: the classes.
+      channels: of the images it takes, 1 or 3.
+      probabilities: uint8 [H, W, channels] -> float32 [H, W, K].
+    """
+
+    label_map: label_maps.LabelMap
+    channels: int
+    probabilities: Callable[[np.ndarray], np.ndarray]
+
+
+def load(path: str) -> Predictor:
+    """Loads a run directory or a bundle.
+
+    Raises:
+      FlexsegError: where it is neither.
+    """
+    if os.path.isfile(os.path.join(path, runs.EXPERIMENT)):
+        run = runs.load(path)
+        segmenter = run.segmenter()
+        return Predictor(
+            run.label_map, run.channels, lambda image: segmenter.probabilities(image).numpy()
+        )
+    if os.path.isfile(os.path.join(path, "saved_model.pb")):
+        return _load_bundle(path)
+    if not os.path.isdir(path):
+        raise FlexsegError(f"--model={path}: there is no such folder.")
+    raise FlexsegError(
+        f"--model={path} is neither a run of `flexseg train` nor a bundle of `flexseg export`."
+    )
+
+
+def _load_bundle(path: str) -> Predictor:
+    import tensorflow as tf
+
+    assets = os.path.join(path, "assets")
+    try:
+        with open(os.path.join(assets, bundle.CARD), encoding="utf-8") as file:
+            card = json.load(file)
+    except (OSError, json.JSONDecodeError) as error:
+        raise FlexsegError(
+            f"--model={path} is a SavedModel, but no bundle of `flexseg export`: "
+            f"assets/{bundle.CARD} cannot be read."
+        ) from error
+    label_map = label_maps.load(os.path.join(assets, bundle.LABEL_MAP))
+    loaded = tf.saved_model.load(path)
+    serve = loaded.signatures["serving_default"]
+
+    def probabilities(image: np.ndarray) -> np.ndarray:
+        assert loaded is not None  # the signatures live as long as the module does
+        return serve(images=tf.constant(image[None]))["probabilities"][0].numpy()
+
+    return Predictor(label_map, card["channels"], probabilities)

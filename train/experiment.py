@@ -1,0 +1,381 @@
+"""What a run is made of: typed dataclasses, read from YAML and from flags `--config.x.y=value`.
+
+One conversion serves both, so that a value means the same wherever it stands. An unknown key is an
+error that names the nearest known one. This module imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from absl import flags
+
+from flexseg_errors import FlexsegError, nearest
+from models import registry
+from models.knobs import check, knob
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network. Its own knobs stand beside `name` and `head` in YAML and flags."""
+
+    name: str = knob("flex_unet", "Architecture.", choices=tuple(registry.ARCHITECTURES))
+    head: str = knob(
+        "softmax",
+        "softmax: a logit per class. sigmoid: one logit, for label maps of two classes.",
+        choices=("softmax", "sigmoid"),
+    )
+    network: Any = dataclasses.field(default_factory=lambda: registry.configure("flex_unet"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """How the dataset is read."""
+
+    batch_size: int = knob(8, "Examples in a global batch, over all replicas.", minimum=1)
+    crop_size: Size | None = knob(
+        None, "Height,width of random crops, in pixels; none takes records as they are.", minimum=1
+    )
+    shuffle_mb: int = knob(256, "Memory for shuffling encoded records, in MiB.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Online augmentation of training examples; a fresh draw for each in every epoch."""
+
+    flip_horizontal: bool = knob(True, "Mirror left and right in half of the cases.")
+    flip_vertical: bool = knob(False, "Mirror top and bottom in half of the cases.")
+    rotate90: bool = knob(False, "Turn by a random multiple of 90 degrees.")
+    rotation: float = knob(15.0, "Turn by up to this many degrees either way.", minimum=0)
+    scale: float = knob(0.2, "Enlarge or reduce by up to this share.", minimum=0, below=4)
+    brightness: float = knob(
+        0.1, "Add up to this share of the full range, either way.", minimum=0, below=1
+    )
+    contrast: float = knob(
+        0.2, "Stretch about the mean by up to this share, either way.", minimum=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its learning rate over the steps."""
+
+    name: str = knob("adamw", "Optimizer.", choices=("adam", "adamw"))
+    learning_rate: float = knob(1e-3, "Highest learning rate.", minimum=0)
+    weight_decay: float = knob(1e-4, "AdamW's decay of weights, not of biases.", minimum=0)
+    beta_1: float = knob(0.9, "Decay of the first moment.", minimum=0, below=1)
+    beta_2: float = knob(0.999, "Decay of the second moment.", minimum=0, below=1)
+    epsilon: float = knob(1e-7, "Keeps the update finite.", minimum=0)
+    clip: str = knob(
+        "global_norm",
+        "How gradients are clipped.",
+        choices=("none", "value", "norm", "global_norm"),
+    )
+    clip_threshold: float = knob(1.0, "Value or norm at which gradients are clipped.", minimum=0)
+    schedule: str = knob(
+        "cosine", "The learning rate after warm-up.", choices=("constant", "cosine")
+    )
+    warmup_steps: int = knob(50, "Steps of linear warm-up.", minimum=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The course of the training."""
+
+    epochs: int = knob(50, "Epochs at most.", minimum=1)
+    steps_per_epoch: int = knob(
+        0, "Steps between two evaluations; 0 is about one pass over the data.", minimum=0
+    )
+    steps_per_call: int = knob(10, "Steps run before Python looks again.", minimum=1)
+    loss: str = knob("ce+dice", "Sum of losses with weights, such as 0.5*ce+0.5*dice.")
+    precision: str = knob(
+        "float32",
+        "Precision of the layers; weights and logits stay float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    seed: int = knob(0, "Seed of weights, order, augmentation and dropout.", minimum=0)
+    monitor: str = knob(
+        "val_dice",
+        "What makes a checkpoint the best: foreground macro Dice, or the loss, of the valid split.",
+        choices=("val_dice", "val_loss"),
+    )
+    patience: int = knob(
+        0, "Stop after this many epochs without a better one; 0 never stops.", minimum=0
+    )
+    plateau_patience: int = knob(
+        0, "Reduce the learning rate after as many epochs; 0 never does.", minimum=0
+    )
+    plateau_factor: float = knob(0.4, "What it is then multiplied with.", minimum=0, below=1)
+    checkpoint_steps: int = knob(
+        0, "Steps between checkpoints; 0 is at the end of each epoch only.", minimum=0
+    )
+    keep_checkpoints: int = knob(2, "Newest checkpoints that are kept.", minimum=1)
+    previews: int = knob(4, "Validation images drawn after each epoch; 0 draws none.", minimum=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributeConfig:
+    """Where the training runs."""
+
+    strategy: str = knob(
+        "auto",
+        "auto: all GPUs if there are several, else one device. one, mirrored: as said.",
+        choices=("auto", "one", "mirrored"),
+    )
+    cpu_devices: int = knob(
+        1, "Logical CPU devices, to try several replicas without GPUs.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig:
+    """The sliding window over whole images, in evaluation, prediction and the bundle."""
+
+    overlap: float = knob(0.25, "Share of a tile that its neighbour sees too.", minimum=0, below=1)
+    weights: str = knob("gaussian", "How tiles are blended.", choices=("gaussian", "uniform"))
+    batch_size: int = knob(4, "Tiles in one call of the network.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run, apart from the dataset."""
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    distribute: DistributeConfig = dataclasses.field(default_factory=DistributeConfig)
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+
+
+def from_dict(data: Any, origin: str = "experiment") -> Experiment:
+    """Builds an experiment from nested plain data; what is not named keeps its default.
+
+    Raises:
+      FlexsegError: naming the key that is unknown, or whose value does not fit.
+    """
+    return _build(Experiment, data, "", origin)
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain data, complete; `from_dict` is its inverse."""
+    data = _plain(dataclasses.asdict(experiment))
+    network = data["model"].pop("network")
+    data["model"].update(network)
+    return data
+
+
+def load(path: str | None, overrides: Mapping[str, str] | None = None) -> Experiment:
+    """Reads an experiment: defaults, over them a YAML file, over that flags.
+
+    Args:
+      path: the file; None for the defaults.
+      overrides: dotted key -> value as text, read as YAML reads it.
+    """
+    data: Any = {}
+    origin = path or "--config"
+    if path:
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = yaml.safe_load(file) or {}
+        except OSError as error:
+            raise FlexsegError(f"--experiment={path} cannot be read: {error.strerror}.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise FlexsegError(f"--experiment={path} is not a YAML file: {error}") from error
+    _build(Experiment, data, "", origin)  # so that an error in the file is told as the file's
+    for key, text in (overrides or {}).items():
+        *parents, leaf = key.split(".")
+        section = data
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        try:
+            section[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            section[leaf] = text
+        origin = "--config"
+    return from_dict(data, origin)
+
+
+def dump(experiment: Experiment) -> str:
+    """The experiment as YAML, complete, the form that `load` reads."""
+    return yaml.safe_dump(to_dict(experiment), sort_keys=False, default_flow_style=None)
+
+
+def differences(one: Experiment, other: Experiment) -> list[str]:
+    """The keys in which two experiments differ, with both values, as text."""
+    flat_one, flat_other = dict(_flat(to_dict(one))), dict(_flat(to_dict(other)))
+    keys = list(dict.fromkeys([*flat_one, *flat_other]))
+    return [
+        f"{key}: {flat_one.get(key)!r}, now {flat_other.get(key)!r}"
+        for key in keys
+        if flat_one.get(key) != flat_other.get(key)
+    ]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines a flag `--config.x.y` for every key of every architecture's experiment."""
+    seen = set()
+    for key, field, default in _leaves():
+        if key in seen:
+            continue
+        seen.add(key)
+        text = "" if default in (None, ()) else f" Default: {_text(default)}."
+        flags.DEFINE_string(
+            f"config.{key}", None, field.metadata["doc"] + text, flag_values=values
+        )
+
+
+def overrides_from(values: flags.FlagValues) -> dict[str, str]:
+    """The experiment's keys that were given as flags."""
+    return {
+        name.removeprefix("config."): values[name].value
+        for name in values
+        if name.startswith("config.") and values[name].value is not None
+    }
+
+
+def _leaves() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    for section in dataclasses.fields(Experiment):
+        config = getattr(Experiment(), section.name)
+        for field in dataclasses.fields(config):
+            if field.name != "network":
+                yield f"{section.name}.{field.name}", field, getattr(config, field.name)
+    for architecture in registry.ARCHITECTURES.values():
+        config = architecture.config()
+        for field in dataclasses.fields(config):
+            yield f"model.{field.name}", field, getattr(config, field.name)
+
+
+def _build(kind: type[Any], data: Any, path: str, origin: str) -> Any:
+    if not isinstance(data, Mapping):
+        where = f'"{path}"' if path else "it"
+        raise FlexsegError(f"{origin}: {where} must hold keys and values, not {data!r}.")
+    if kind is ModelConfig:
+        return _build_model(data, path, origin)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    values = {}
+    for key, value in data.items():
+        _refuse_unknown(key, fields, path, origin)
+        full = f"{path}.{key}" if path else key
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(hints[key], value, full, origin)  # type: ignore[arg-type]
+        else:
+            values[key] = _convert(value, hints[key], full, origin)
+    return _checked(kind, values, path, origin)
+
+
+def _build_model(data: Mapping[str, Any], path: str, origin: str) -> ModelConfig:
+    architecture = registry.find(str(data.get("name", ModelConfig().name)))
+    hints = typing.get_type_hints(architecture.config)
+    knobs, own = {}, {}
+    for key, value in data.items():
+        _refuse_unknown(key, {"name", "head", *hints}, path, f"{origin} ({architecture.name})")
+        if key in ("name", "head"):
+            own[key] = str(value)
+        else:
+            knobs[key] = _convert(value, hints[key], f"{path}.{key}", origin)
+    network = _checked(architecture.config, knobs, path, origin)
+    return _checked(ModelConfig, {**own, "network": network}, path, origin)
+
+
+def _refuse_unknown(key: Any, known: set[str], path: str, origin: str) -> None:
+    if key not in known:
+        where = f'"{path}" has no key' if path else "there is no section"
+        raise FlexsegError(
+            f'{origin}: {where} "{key}"; known are {", ".join(sorted(known))}.'
+            + nearest(str(key), known)
+        )
+
+
+def _checked(kind: type[Any], values: dict[str, Any], path: str, origin: str) -> Any:
+    try:
+        return kind(**values)
+    except FlexsegError as error:
+        raise FlexsegError(f"{origin}: {path}.{error}" if path else f"{origin}: {error}") from error
+
+
+def _convert(value: Any, kind: Any, path: str, origin: str) -> Any:
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)), path, origin)
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        items = items if isinstance(items, (list, tuple)) else [items]
+        fixed = Ellipsis not in arguments
+        if fixed and len(items) != len(arguments):
+            raise FlexsegError(
+                f"{origin}: {path} needs {len(arguments)} values, such as "
+                f"{','.join('256' for _ in arguments)}; got {value!r}."
+            )
+        return tuple(_convert(item, arguments[0], path, origin) for item in items)
+    wrong = FlexsegError(f"{origin}: {path} must be {_KINDS[kind]}; got {value!r}.")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if isinstance(value, bool) and kind is not str:
+        raise wrong
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise wrong
+    if kind is str and not isinstance(value, str):
+        value = str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    try:
+        return kind(value)  # YAML reads 1e-3 as text; float() reads it as a number
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        full = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping):
+            yield from _flat(value, full)
+        else:
+            yield full, value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,228 @@
+"""A run directory: what lies where, and how a trained network is got back out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from flexseg_errors import FlexsegError
+from models import registry
+from pipelines import label_map as label_maps
+from pipelines.manifest import Manifest
+from pipelines.preparation import Preparation
+from train import experiment as experiments
+from train.experiment import Experiment
+
+if TYPE_CHECKING:
+    import keras
+
+    from train.segment import Segmenter
+
+EXPERIMENT = "experiment.yaml"
+LABEL_MAP = "label_map.yaml"
+INPUT = "input.yaml"
+CHECKPOINTS = "checkpoints"
+BEST_WEIGHTS = os.path.join("best", "model.weights.h5")
+BEST = os.path.join("best", "best.json")
+_FLOAT32 = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run is, without its weights.
+
+    Attributes:
+      folder: the run directory.
+      data: the dataset's folder when it was trained.
+      experiment: what it was trained by.
+      label_map: its classes.
+      channels: of its images.
+      size: (height, width) of its training examples, in pixels.
+      preparation: what was done to the sources of its dataset.
+      dataset_fingerprint: which dataset that was.
+    """
+
+    folder: str
+    data: str
+    experiment: Experiment
+    label_map: label_maps.LabelMap
+    channels: int
+    size: tuple[int, int]
+    preparation: Preparation
+    dataset_fingerprint: str
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.folder, *names)
+
+    @property
+    def outputs(self) -> int:
+        """Logits per pixel."""
+        return 1 if self.experiment.model.head == "sigmoid" else self.label_map.num_classes
+
+    def build(self) -> keras.Model:
+        """The network with its first weights, in the experiment's precision."""
+        model = self.experiment.model
+        with precision(self.experiment.train.precision):
+            return registry.build(
+                model.name,
+                config=model.network,
+                num_classes=self.outputs,
+                channels=self.channels,
+                seed=self.experiment.train.seed,
+            )
+
+    def load_model(self) -> keras.Model:
+        """The network with its best weights, in float32.
+
+        Raises:
+          FlexsegError: where the run has no weights yet.
+        """
+        path = self.path(BEST_WEIGHTS)
+        if not os.path.isfile(path):
+            raise FlexsegError(
+                f"The run {self.folder} has no trained weights yet ({BEST_WEIGHTS} is missing); "
+                "let `flexseg train` finish an epoch."
+            )
+        float32 = dataclasses.replace(self.experiment.train, precision=_FLOAT32)
+        run = dataclasses.replace(
+            self, experiment=dataclasses.replace(self.experiment, train=float32)
+        )
+        model = run.build()
+        model.load_weights(path)
+        return model
+
+    def segmenter(self, model: keras.Model | None = None) -> Segmenter:
+        """What segments whole images with this run's network."""
+        from train.segment import Segmenter
+
+        return Segmenter(
+            model or self.load_model(), self.size, self.preparation, self.experiment.inference
+        )
+
+
+def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
+    """The run that an experiment on a dataset will be; nothing is written.
+
+    Raises:
+      FlexsegError: where network and dataset do not fit.
+    """
+    from pipelines import batches
+
+    manifest.split("train")
+    model = experiment.model
+    if model.head == "sigmoid" and manifest.label_map.num_classes != 2:
+        raise FlexsegError(
+            f"model.head=sigmoid is for two classes; {manifest.folder} has "
+            f"{manifest.label_map.num_classes}. Use model.head=softmax."
+        )
+    size = batches.example_size(manifest, experiment.data.crop_size)
+    try:
+        registry.check_size(size, model.network.size_divisor, model.network.size_minimum)
+    except FlexsegError as error:
+        raise FlexsegError(
+            f"{error} Set data.crop_size or fewer levels, or prepare the dataset with another "
+            "--image_size or --tile_size."
+        ) from error
+    return Run(
+        folder=folder,
+        data=os.path.abspath(manifest.folder),
+        experiment=experiment,
+        label_map=manifest.label_map,
+        channels=manifest.channels,
+        size=size,
+        preparation=manifest.preparation,
+        dataset_fingerprint=manifest.fingerprint,
+    )
+
+
+def claim(run: Run) -> None:
+    """Makes the folder this run's own, or refuses it.
+
+    Raises:
+      FlexsegError: where it holds something else, or a run of another experiment or dataset.
+    """
+    folder = run.folder
+    inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise FlexsegError(f"--run={folder} is a file; expected a folder.")
+    if inside and not os.path.isfile(run.path(EXPERIMENT)):
+        raise FlexsegError(
+            f"--run={folder} holds something else ({', '.join(inside[:5])}"
+            f"{', ...' if len(inside) > 5 else ''}); nothing was touched. Give a new folder."
+        )
+    if inside:
+        there = load(folder)
+        changes = experiments.differences(there.experiment, run.experiment)
+        if there.dataset_fingerprint != run.dataset_fingerprint:
+            changes.append("the dataset is another")
+        if changes:
+            raise FlexsegError(
+                f"--run={folder} holds a run that differs ({'; '.join(changes)}). Give a new "
+                "folder, or what it was begun with."
+            )
+        return
+    os.makedirs(folder, exist_ok=True)
+    _write(run.path(LABEL_MAP), label_maps.dump(run.label_map))
+    seen = {
+        "data": run.data,
+        "channels": run.channels,
+        "size": list(run.size),
+        "preparation": json.loads(json.dumps(dataclasses.asdict(run.preparation))),
+        "dataset_fingerprint": run.dataset_fingerprint,
+    }
+    _write(run.path(INPUT), yaml.safe_dump(seen, sort_keys=False))
+    _write(run.path(EXPERIMENT), experiments.dump(run.experiment))  # last: it makes it a run
+
+
+def load(folder: str) -> Run:
+    """Reads a run directory.
+
+    Raises:
+      FlexsegError: where it is none.
+    """
+    path = os.path.join(folder, EXPERIMENT)
+    if not os.path.isfile(path):
+        what = "There is no folder" if not os.path.isdir(folder) else f"No {EXPERIMENT} in"
+        raise FlexsegError(f"{what} {folder}: it is not a run of `flexseg train`.")
+    try:
+        with open(os.path.join(folder, INPUT), encoding="utf-8") as file:
+            seen: dict[str, Any] = yaml.safe_load(file)
+        height, width = seen["size"]
+        return Run(
+            folder=folder,
+            data=seen["data"],
+            experiment=experiments.load(path),
+            label_map=label_maps.load(os.path.join(folder, LABEL_MAP)),
+            channels=seen["channels"],
+            size=(height, width),
+            preparation=Preparation.from_dict(seen["preparation"]),
+            dataset_fingerprint=seen["dataset_fingerprint"],
+        )
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise FlexsegError(f"The run {folder} is damaged: {INPUT}: {error}") from error
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Sets Keras' dtype policy for what is built inside, and puts the old one back."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _write(path: str, text: str) -> None:
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
