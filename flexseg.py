@@ -171,7 +171,8 @@ def command_help(name: str, program: Any, values: flags.FlagValues) -> str:
     if defined:
         lines += ["", "Flags:"]
     for flag in defined:
-        default = "" if flag.default in (None, "") else f" [{flag.default_as_str.strip(chr(39))}]"
+        shown = (flag.default_as_str or "").strip("'")
+        default = "" if flag.default in (None, "") else f" [{shown}]"
         choices = getattr(flag.parser, "enum_values", None)
         value = "|".join(choices) if choices else flag.flag_type().upper()
         head = f"  --{flag.name}" + ("" if flag.boolean else f"={value}")

@@ -14,14 +14,19 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import yaml
 from absl import flags
 
+from export import bundle, predict
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
+from pipelines import manifest as manifests
+from pipelines import prepare, verify
+from train import evaluate, previews, runs, train
 
 LABEL_MAP = """\
 classes:
@@ -52,8 +57,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
-    import flexseg
-
     root = values.output
     marker = os.path.join(root, "experiment.yaml")
     inside = os.listdir(root) if os.path.isdir(root) else []
@@ -73,34 +76,30 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
             file.write(text)
     draw_pairs(place["images"], place["masks"], _IMAGES, _SIDE, _SEED)
 
-    def step(*arguments: str) -> None:
-        print(f"\n$ flexseg {' '.join(arguments)}", file=sys.stderr, flush=True)
-        flexseg.run_command(arguments[0], arguments[1:])
-
-    step(
-        "prepare",
+    _call(
+        prepare,
         f"--images={place['images']}",
         f"--masks={place['masks']}",
         f"--label_map={place['label_map.yaml']}",
         f"--output={place['records']}",
         "--split=train:0.7,valid:0.15,test:0.15",
     )
-    step("verify", place["records"])
-    step(
-        "train",
+    _call(verify, place["records"])
+    _call(
+        train,
         f"--experiment={place['experiment.yaml']}",
         f"--data={place['records']}",
         f"--run={place['run']}",
     )
-    step("evaluate", f"--run={place['run']}", "--split=test")
-    step(
-        "predict",
+    _call(evaluate, f"--run={place['run']}", "--split=test")
+    _call(
+        predict,
         f"--model={place['run']}",
         f"--images={place['images']}",
         f"--output={place['predictions']}",
     )
     if not os.path.isdir(place["bundle"]):  # written in an earlier call otherwise
-        step("export", f"--run={place['run']}", f"--output={place['bundle']}")
+        _call(bundle, f"--run={place['run']}", f"--output={place['bundle']}")
     untrained = _untrained_dice(place["run"])
     trained = _contact_sheet(place["run"], place["contact.png"])
     lines = [
@@ -118,6 +117,15 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         f"\nForeground macro Dice on the test split: {trained:.4f} "
         f"(the same network untrained: {untrained:.4f}). {time.monotonic() - began:.0f} s in all."
     )
+
+
+def _call(program: Any, *arguments: str) -> None:
+    """Runs a program as the command line does, after showing the command."""
+    name = {bundle: "export"}.get(program, program.__name__.rpartition(".")[2])
+    print(f"\n$ flexseg {name} {' '.join(arguments)}", file=sys.stderr, flush=True)
+    values = flags.FlagValues()
+    program.define_flags(values)
+    program.run(values, values([name, *arguments])[1:])
 
 
 def draw_pairs(images: str, masks: str, count: int, side: int, seed: int) -> None:
@@ -177,9 +185,6 @@ def _label_map() -> label_maps.LabelMap:
 
 def _untrained_dice(folder: str) -> float:
     """Foreground macro Dice on the test split of the run's network as it was before training."""
-    from pipelines import manifest as manifests
-    from train import evaluate, runs
-
     run = runs.load(folder)
     segmenter = run.segmenter(run.build())
     result = evaluate.evaluate(run, manifests.load(run.data), "test", segmenter)
@@ -189,8 +194,6 @@ def _untrained_dice(folder: str) -> float:
 def _contact_sheet(folder: str, path: str) -> float:
     """Draws test images with truth and prediction; returns the evaluation's foreground Dice."""
     from pipelines import batches
-    from pipelines import manifest as manifests
-    from train import previews, runs
 
     run = runs.load(folder)
     segmenter = run.segmenter()

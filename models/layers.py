@@ -56,7 +56,7 @@ def normalization(kind: str, filters: int, *, name: str) -> keras.layers.Layer |
     if kind == "none":
         return None
     if kind == "batch":
-        return keras.layers.BatchNormalization(synchronized=True, name=name)
+        return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
     groups = group_count(filters) if kind == "group" else filters
     return keras.layers.GroupNormalization(groups=groups, name=name)
 

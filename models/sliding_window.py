@@ -146,13 +146,12 @@ class SlidingWindow:
     averaged, so it should be probabilities or logits, not class ids.
 
     Attributes:
-      predict: from tiles [batch_size, tile height, tile width, C], of the image's dtype, to values
-        [batch_size, tile height, tile width, K] of any real dtype. Written in TensorFlow ops.
+      predict: from tiles [N, tile height, tile width, C], of the image's dtype, to values
+        [N, tile height, tile width, K] of any real dtype. Written in TensorFlow ops.
       tile: (height, width) of a tile in pixels.
       overlap: what neighbouring tiles share at least, as a share of the tile, in [0, 1).
       weights: "gaussian" (see `gaussian_weights`) or "uniform".
-      batch_size: tiles per call of `predict`. Each row of tiles is cut into batches, and the last
-        of them filled up with copies whose results are dropped, so that `predict` sees one shape.
+      batch_size: N, tiles per call of `predict`, at most: each row of tiles is cut into batches.
       finish: what to make of finished rows, from [h, W, K] float32 to [h, W, ...], pixel by pixel;
         with it (an argmax, say) the values of the whole image need not be held. None to keep them.
 
@@ -278,18 +277,20 @@ class SlidingWindow:
         height, width = self.tile
 
         def add_batch(first: tf.Tensor, band: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            index = tf.minimum(first + tf.range(self.batch_size), tile_count - 1)
-            origins = tf.gather(columns.origins, index)
-            tiles = tf.stack([strip[:, x : x + width] for x in tf.unstack(origins)])
-            tiles = tf.ensure_shape(tiles, [self.batch_size, height, width, strip.shape[2]])
-            shares = tf.gather(columns.shares, index)[:, None, :] * row_share[:, None]
+            batch = slice(first, first + self.batch_size)
+            origins = columns.origins[batch]
+            tiles = tf.map_fn(
+                lambda x: strip[:, x : x + width],
+                origins,
+                fn_output_signature=tf.TensorSpec([height, width, strip.shape[2]], strip.dtype),
+            )
+            shares = columns.shares[batch][:, None, :] * row_share[:, None]
             values = tf.transpose(predict(tiles) * shares[..., None], [0, 2, 1, 3])
-            real = tf.minimum(tile_count - first, self.batch_size)
-            pixels = origins[:real, None] + tf.range(width, dtype=tf.int64)
+            pixels = origins[:, None] + tf.range(width, dtype=tf.int64)
             band = tf.tensor_scatter_nd_add(
                 band,
                 tf.reshape(pixels, [-1, 1]),
-                tf.reshape(values[:real], [-1, height, band.shape[2]]),
+                tf.reshape(values, [-1, height, band.shape[2]]),
             )
             return first + self.batch_size, band
 
@@ -317,14 +318,14 @@ class SlidingWindow:
 
     def _traced_predict(self, channels: int | None, dtype: tf.DType) -> Any:
         """The predictor for tiles of that kind, once it is seen to keep their size."""
-        expected = tf.TensorShape([self.batch_size, *self.tile, None])
+        expected = tf.TensorShape([None, *self.tile, None])
         traced = self._predict.get_concrete_function(
-            tf.TensorSpec([self.batch_size, *self.tile, channels], dtype)
+            tf.TensorSpec([None, *self.tile, channels], dtype)
         )
         shape = traced.structured_outputs.shape
         if not shape.is_compatible_with(expected) or shape[-1] is None:
             raise FlexsegError(
-                f"predict must turn tiles [{self.batch_size}, {self.tile[0]}, {self.tile[1]}, C] "
+                f"predict must turn tiles [N, {self.tile[0]}, {self.tile[1]}, C] "
                 f"into values of the same size, K of them per pixel; it returned {shape}."
             )
         return traced

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,8 +58,8 @@ class LabelMap:
             for color in label.colors:
                 if color in seen:
                     raise FlexsegError(
-                        f"The label map gives the color {color} to two classes, "
-                        f'{seen[color].id} and {label.id}; give each class colors of its own.'
+                        f"The label map gives the color {color} twice, to the classes "
+                        f"{seen[color].id} and {label.id}; give each class colors of its own."
                     )
                 seen[color] = label
 
@@ -77,14 +78,16 @@ class LabelMap:
 
     @property
     def blend_tolerance(self) -> float:
-        """Half the largest distance between two colours of the map.
+        """Half the largest distance d between two colours of the map, and a margin for rounding.
 
         JPEG and resampling blend neighbouring colours; a blend of two colours of the map is never
-        further than this from the nearer one, so what lies beyond is a colour of something else.
+        further than d / 2 from the nearer one, or sqrt(d^2 / 4 + 3 / 4) once its three channels are
+        rounded, so what lies beyond is a colour of something else.
         """
         colors = [np.array(c, float) for label in self.classes for c in label.colors]
         pairs = itertools.combinations(colors, 2)
-        return max((float(np.linalg.norm(a - b)) for a, b in pairs), default=0.0) / 2
+        widest = max((float(np.linalg.norm(a - b)) for a, b in pairs), default=0.0)
+        return math.sqrt(widest**2 / 4 + 3 / 4)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; `from_dict` is its inverse."""
@@ -115,6 +118,8 @@ def from_dict(data: Any, origin: str = "label map") -> LabelMap:
                 f"got {entry!r}."
             )
         colors = entry["colors"] if "colors" in entry else [entry["color"]]
+        if not isinstance(colors, (list, tuple)):
+            raise FlexsegError(f'{origin}: "colors" must be a list of colors, not {colors!r}.')
         class_id = _class_id(entry["id"], origin)
         classes.append(
             LabelClass(
@@ -141,8 +146,14 @@ def load(file_or_literal: str) -> LabelMap:
     text = file_or_literal.strip()
     if text.startswith("{"):
         try:
-            return from_dict(ast.literal_eval(text), f"label map {text}")
-        except (ValueError, SyntaxError) as error:
+            node = ast.parse(text, mode="eval").body
+            data = ast.literal_eval(node)
+            keys = [ast.literal_eval(k) for k in getattr(node, "keys", ())]
+            twice = [k for k in data if keys.count(k) > 1]  # Python keeps the last without a word
+            if twice:
+                raise FlexsegError(f"The label map {text!r} gives the color {twice[0]} twice.")
+            return from_dict(data, f"label map {text}")
+        except (ValueError, SyntaxError, TypeError, RecursionError) as error:
             if isinstance(error, FlexsegError):
                 raise
             raise FlexsegError(

@@ -260,7 +260,7 @@ def _verify_shard(folder: str, shard: Shard) -> list[str]:
 
 
 def _split(data: Mapping[str, Any]) -> Split:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     return Split(**{**values, "shards": tuple(Shard(**s) for s in data["shards"])})
 
 

@@ -117,6 +117,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
         unmatched=values.unmatched,
     )
+    if not options.color_tolerance >= 0:
+        raise FlexsegError(
+            f"--color_tolerance={options.color_tolerance}: expected an RGB distance of at least 0."
+        )
     if options.tile_size < 0 or not 0 <= options.tile_overlap < max(1, options.tile_size):
         raise FlexsegError(
             f"--tile_overlap={options.tile_overlap} with --tile_size={options.tile_size}: "
@@ -128,13 +132,13 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         paired, unpaired = sources.pair(layout, options.group_regex)
         found += paired
         rejected += unpaired
-    claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
     if rejected:
         _say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
         _say(describe(rejected))
-    manifest = None
     if found:
         found = sources.assign_splits(found, shares, options.split_method, options.split_seed)
+    claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
+    if found:
         plans = plan(found, options)
         made = execute(values.output, plans, options, beam_flags)
         rejected += [Rejected(**r) for result in made for r in result["rejected"]]
@@ -179,13 +183,12 @@ def check_beam_flags(rest: Sequence[str], runner: str, own: Sequence[str]) -> li
     Raises:
       UsageError: naming the first unknown flag and the nearest known one.
     """
-    import argparse
+    from apache_beam.options import pipeline_options
 
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for kind in PipelineOptions.__subclasses__():
-        kind._add_argparse_args(_Tolerant(parser))
+    # As PipelineOptions.get_all_options does, which only logs what it does not know.
+    parser = pipeline_options._BeamArgumentParser(add_help=False, allow_abbrev=False)
+    for kind in {str(k): k for k in pipeline_options.PipelineOptions.__subclasses__()}.values():
+        kind._add_argparse_args(parser)
     known, unknown = parser.parse_known_args(list(rest))
     names = [o.lstrip("-") for a in parser._actions for o in a.option_strings]
     for argument in unknown:
@@ -208,20 +211,6 @@ def check_beam_flags(rest: Sequence[str], runner: str, own: Sequence[str]) -> li
     return beam_flags
 
 
-class _Tolerant:
-    """Lets several option groups of Beam define the same flag."""
-
-    def __init__(self, parser: Any):
-        self._parser = parser
-
-    def add_argument(self, *names: str, **kwargs: Any) -> Any:
-        taken = {o for a in self._parser._actions for o in a.option_strings}
-        return None if taken & set(names) else self._parser.add_argument(*names, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: self
-
-
 def claim_output(output: str, options: Options, inputs: Sequence[str]) -> None:
     """Makes the output folder this dataset's own, or refuses it.
 
@@ -238,13 +227,14 @@ def claim_output(output: str, options: Options, inputs: Sequence[str]) -> None:
     if os.path.exists(output) and not os.path.isdir(output):
         raise FlexsegError(f"--output={output} is a file; expected a folder.")
     inside = sorted(os.listdir(output)) if os.path.isdir(output) else []
-    if inside and not os.path.isfile(path):
+    # A run that was killed before it wrote its options leaves the work folder alone.
+    if set(inside) - {shards.WORK_FOLDER} and not os.path.isfile(path):
         raise FlexsegError(
             f"--output={output} holds something else ({', '.join(inside[:5])}"
             f"{', ...' if len(inside) > 5 else ''}); nothing was touched. Give a new folder."
         )
     wanted = {"code_version": shards.CODE_VERSION, **options.to_dict()}
-    if inside:
+    if os.path.isfile(path):
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
         wanted = json.loads(json.dumps(wanted))  # tuples become lists

@@ -58,7 +58,7 @@ def read_image(path: str, channels: int) -> np.ndarray:
 
     Args:
       path: the file.
-      channels: 1 or 3; a gray image is repeated, a colour image is never reduced to gray.
+      channels: 1 or 3; a gray image is repeated, an image with colours never reduced to gray.
 
     Returns:
       uint8 [H, W, channels], RGB.
@@ -71,6 +71,8 @@ def read_image(path: str, channels: int) -> np.ndarray:
         pixels = pixels[..., None]
         return np.repeat(pixels, channels, axis=-1) if channels > 1 else pixels
     if channels == 1:
+        if (pixels == pixels[..., :1]).all():  # OpenCV makes three channels of gray with alpha
+            return np.ascontiguousarray(pixels[..., :1])
         raise FlexsegError(f"{path} has colours; a gray image was expected.")
     return pixels
 

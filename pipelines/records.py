@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import cv2
 import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (  # type: ignore[import-untyped]
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+)
 
 from flexseg_errors import FlexsegError
 

@@ -123,14 +123,15 @@ def pair(layout: Layout, group_regex: str | None) -> tuple[list[Source], list[Re
         else:
             image, mask = found
             filename = os.path.relpath(image, layout.images).replace(os.sep, "/")
-            match = expression.search(filename) if expression else None
-            if expression and not match:
-                reason = f'--group_regex "{expression.pattern}" does not match "{filename}"'
-                rejected.append(Rejected(image, "group", reason))
-                continue
             group = prefix + stem
-            if match:
-                group = match.group(1) if expression.groups else match.group()
+            if expression:
+                match = expression.search(filename)
+                matched = match.group(min(1, expression.groups)) if match else None
+                if matched is None:  # also where the first parenthesis took no part in the match
+                    reason = f'--group_regex "{expression.pattern}" does not match "{filename}"'
+                    rejected.append(Rejected(image, "group", reason))
+                    continue
+                group = matched
             sources.append(
                 Source(prefix + stem, prefix + filename, image, mask, group, layout.split)
             )
