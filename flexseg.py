@@ -35,6 +35,9 @@ class Command:
 COMMANDS = {
     "prepare": Command("pipelines.prepare", "folders of images and masks -> sharded TFRecords"),
     "verify": Command("pipelines.verify", "check every record and file of a dataset"),
+    "extract": Command("pipelines.extract", "write a dataset's images and masks as files again"),
+    "propose-label-map": Command("pipelines.propose", "find the classes' colors in masks"),
+    "convert-masks": Command("pipelines.convert_masks", "masks: colors <-> class ids <-> one-hot"),
     "train": Command("train.train", "train a network on a dataset"),
     "evaluate": Command("train.evaluate", "score a trained run on whole images"),
     "predict": Command("export.predict", "segment images with a run or a bundle"),

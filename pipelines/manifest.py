@@ -206,7 +206,9 @@ def load(folder: str) -> Manifest:
             rejected=data["rejected"],
             splits={name: _split(split) for name, split in data["splits"].items()},
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except FlexsegError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlexsegError(f"{path} is damaged ({error!r}); run `flexseg prepare` again.") from error
 
 

@@ -325,7 +325,11 @@ def finish(
         by_split[result["split"]].append(result)
     for split, results in by_split.items():
         if not any(r["tally"]["examples"] for r in results):
-            raise FlexsegError(f'Of the sources of the split "{split}" none could be used.')
+            raise FlexsegError(
+                f'Of the sources of the split "{split}" none could be used. Mend them (they are in '
+                f"{os.path.join(output, manifests.REJECTED)}), or give another --split or "
+                "--split_seed and a new --output."
+            )
     described = options.to_dict()
     del described["label_map"], described["preparation"]
     content = [options.to_dict(), [(r["name"], r["sha256"]) for r in made]]
@@ -436,6 +440,9 @@ def _remove_stale(output: str, names: Sequence[str]) -> None:
     manifest = os.path.join(output, manifests.FILENAME)
     if os.path.exists(manifest):
         os.remove(manifest)  # written again, the same if nothing changed
+    for name in os.listdir(output):  # what write_whole() leaves when it is killed
+        if name.endswith(".tmp") and name.startswith((manifests.FILENAME, manifests.REJECTED)):
+            os.remove(os.path.join(output, name))
     work = os.path.join(output, shards.WORK_FOLDER)
     for name in os.listdir(work):
         owner = name.partition(".tfrecord")[0] + ".tfrecord"

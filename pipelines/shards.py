@@ -146,7 +146,7 @@ def finished(folder: str, name: str, fingerprint: str | None = None) -> dict[str
         whole = os.path.getsize(path) == done["bytes"]
         if whole and fingerprint is not None:
             whole = done["fingerprint"] == fingerprint and done["sha256"] == _sha256(path)
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
         return None
     return done if whole else None
 

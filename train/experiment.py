@@ -349,6 +349,8 @@ def _convert(value: Any, kind: Any, path: str, origin: str) -> Any:
         raise wrong
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise wrong
+    if isinstance(value, (list, tuple, Mapping)):
+        raise wrong  # str() would make text of them
     if kind is str and not isinstance(value, str):
         value = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     try:

@@ -213,7 +213,7 @@ class Steps:
         matrix = metrics.confusion(
             batch["mask"], metrics.predicted_ids(logits), self._num_classes
         )
-        return self._clip(gradients), value, matrix
+        return gradients, value, matrix
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         limit = self._config.clip_threshold
@@ -237,7 +237,8 @@ class Steps:
         tf.cond(finite, lambda: self._apply_finite(gradients), self._skip)
 
     def _replica_apply(self, gradients: list[tf.Tensor]) -> None:
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        # Clipped after the look at what overflowed: clipping by value makes infinite ones finite.
+        self.optimizer.apply(self._clip(gradients), self.model.trainable_variables)
 
     def _apply_finite(self, gradients: list[Any]) -> tf.Tensor:
         self.strategy.run(self._replica_apply, (gradients,))

@@ -137,10 +137,13 @@ def parse(text: str) -> WeightedSum:
             )
         try:
             weight = float(match.group(1) or 1.0)
-        except ValueError as error:
+        except ValueError:
+            weight = 0.0
+        if weight <= 0:
             raise FlexsegError(
-                f'train.loss "{text}": "{match.group(1)}" is not a weight.'
-            ) from error
+                f'train.loss "{text}": "{match.group(1)}" is not a weight; expected a number '
+                "above 0."
+            )
         if name in (known for _, known, _ in terms):
             raise FlexsegError(f'train.loss "{text}" names {name} twice.')
         terms.append((weight, name, LOSSES[name]()))

@@ -26,7 +26,8 @@ def confusion(labels: tf.Tensor, predictions: tf.Tensor, num_classes: int) -> tf
     truth = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     predicted = tf.cast(tf.reshape(predictions, [-1]), tf.int32)
     cells = num_classes * num_classes
-    index = tf.where(truth < num_classes, truth * num_classes + predicted, cells)
+    counted = (truth >= 0) & (truth < num_classes)
+    index = tf.where(counted, truth * num_classes + predicted, cells)
     counts = tf.math.bincount(index, minlength=cells + 1, maxlength=cells + 1)
     return tf.cast(tf.reshape(counts[:cells], [num_classes, num_classes]), tf.int64)
 

@@ -115,6 +115,11 @@ def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
     from pipelines import batches
 
     manifest.split("train")
+    if manifest.label_map.num_classes < 2:
+        raise FlexsegError(
+            f"The label map of {manifest.folder} has one class; there is nothing to tell it from. "
+            "Prepare the dataset with at least two classes."
+        )
     model = experiment.model
     if model.head == "sigmoid" and manifest.label_map.num_classes != 2:
         raise FlexsegError(
@@ -151,12 +156,14 @@ def claim(run: Run) -> None:
     inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise FlexsegError(f"--run={folder} is a file; expected a folder.")
-    if inside and not os.path.isfile(run.path(EXPERIMENT)):
+    texts = _texts(run)
+    known = os.path.isfile(run.path(EXPERIMENT))
+    if not known and not all(_is_begun(folder, name, texts) for name in inside):
         raise FlexsegError(
             f"--run={folder} holds something else ({', '.join(inside[:5])}"
             f"{', ...' if len(inside) > 5 else ''}); nothing was touched. Give a new folder."
         )
-    if inside:
+    if known:
         there = load(folder)
         changes = experiments.differences(there.experiment, run.experiment)
         if there.dataset_fingerprint != run.dataset_fingerprint:
@@ -168,16 +175,8 @@ def claim(run: Run) -> None:
             )
         return
     os.makedirs(folder, exist_ok=True)
-    _write(run.path(LABEL_MAP), label_maps.dump(run.label_map))
-    seen = {
-        "data": run.data,
-        "channels": run.channels,
-        "size": list(run.size),
-        "preparation": json.loads(json.dumps(dataclasses.asdict(run.preparation))),
-        "dataset_fingerprint": run.dataset_fingerprint,
-    }
-    _write(run.path(INPUT), yaml.safe_dump(seen, sort_keys=False))
-    _write(run.path(EXPERIMENT), experiments.dump(run.experiment))  # last: it makes it a run
+    for name, text in texts.items():
+        _write(run.path(name), text)
 
 
 def load(folder: str) -> Run:
@@ -206,6 +205,32 @@ def load(folder: str) -> Run:
         )
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise FlexsegError(f"The run {folder} is damaged: {INPUT}: {error}") from error
+
+
+def _texts(run: Run) -> dict[str, str]:
+    """A run's first files by name, in the order in which they are written."""
+    seen = {
+        "data": run.data,
+        "channels": run.channels,
+        "size": list(run.size),
+        "preparation": json.loads(json.dumps(dataclasses.asdict(run.preparation))),
+        "dataset_fingerprint": run.dataset_fingerprint,
+    }
+    return {
+        LABEL_MAP: label_maps.dump(run.label_map),
+        INPUT: yaml.safe_dump(seen, sort_keys=False),
+        EXPERIMENT: experiments.dump(run.experiment),  # last: it makes the folder a run
+    }
+
+
+def _is_begun(folder: str, name: str, texts: dict[str, str]) -> bool:
+    """Whether a file is what this run would leave if it were killed before it is a run."""
+    if name.removesuffix(".tmp") not in texts:
+        return False
+    if name.endswith(".tmp"):
+        return True
+    with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+        return file.read() == texts[name]
 
 
 @contextlib.contextmanager

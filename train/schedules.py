@@ -13,7 +13,7 @@ def learning_rate(config: OptimizerConfig, step: tf.Tensor, total_steps: int) ->
     """The learning rate of a step, a float32 scalar.
 
     Linear warm-up from learning_rate / (warmup + 1) to learning_rate; then constant, or along half a
-    cosine (Loshchilov & Hutter 2017) down to zero at the last step.
+    cosine (Loshchilov & Hutter 2017) that reaches zero where the run ends.
 
     Args:
       config: schedule, learning_rate and warmup_steps.
@@ -27,6 +27,4 @@ def learning_rate(config: OptimizerConfig, step: tf.Tensor, total_steps: int) ->
     if config.schedule == "cosine":
         done = tf.clip_by_value((step - warmup) / max(1, total_steps - warmup), 0.0, 1.0)
         after = 0.5 * (1.0 + tf.cos(math.pi * done))
-    return config.learning_rate * tf.minimum(rising, after if warmup == 0 else 1.0) * (
-        tf.where(step < warmup, 1.0, after) if warmup else 1.0
-    )
+    return config.learning_rate * tf.where(step < warmup, rising, after)

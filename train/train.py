@@ -86,7 +86,6 @@ def train(run: Run) -> Progress:
 
     Args:
       run: what to train; see `runs.plan`.
-      data: the dataset's folder.
 
     Raises:
       FlexsegError: where the run directory holds something else, or the loss is no number.
@@ -99,7 +98,6 @@ def train(run: Run) -> Progress:
     config = run.experiment.train
     loss = losses.parse(config.loss)
     manifest = manifests.load(run.data)
-    runs.claim(run)
     strategy = loop.make_strategy(run.experiment.distribute)
     source = batches.TrainInput(
         batch_size=run.experiment.data.batch_size,
@@ -113,6 +111,7 @@ def train(run: Run) -> Progress:
             f"data.batch_size={source.batch_size} cannot be divided among "
             f"{strategy.num_replicas_in_sync} replicas; give a multiple."
         )
+    runs.claim(run)  # not before: a run that is refused must leave no folder behind
     per_epoch = config.steps_per_epoch or max(
         1, round(manifest.split("train").examples / source.batch_size)
     )
@@ -227,9 +226,9 @@ def _end_epoch(
         values["val_dice"] = metrics.foreground(matrix).dice_macro
     for key, value in values.items():
         progress.history.setdefault(key, []).append(value)
+    monitored = values.get(config.monitor)
     # Without a validation split the newest weights are the best that can be said.
-    monitored = values.get(config.monitor, float(epoch))
-    if _is_better(monitored, progress.best, config.monitor):
+    if config.monitor not in values or _is_better(monitored, progress.best, config.monitor):
         progress.best, progress.best_epoch = monitored, epoch
         progress.stale = progress.plateau_stale = 0
         _save_best(run, steps, epoch, values)
@@ -248,9 +247,11 @@ def _end_epoch(
 
 
 def _is_better(value: float | None, best: float | None, monitor: str) -> bool:
-    if value is None or not math.isfinite(value):
-        return best is None  # something has to be kept
     if best is None:
+        return True  # something has to be kept
+    if value is None or not math.isfinite(value):
+        return False
+    if not math.isfinite(best):
         return True
     return value < best if monitor == "val_loss" else value > best
 

@@ -1,0 +1,179 @@
+"""`flexseg inspect` describes whatever the project makes, from its small files alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import label_map as label_maps
+from pipelines import manifest as manifests
+from pipelines.manifest import Manifest, Shard, Split
+from pipelines.preparation import Preparation
+
+ROOT = Path(__file__).parents[2]
+
+
+def split(examples, class_pixels, unmatched=0, sizes=((32, 32), (32, 32))):
+    return Split(
+        examples=examples,
+        sources=2,
+        groups=1,
+        class_pixels=class_pixels,
+        class_examples=(examples, 1, 0),
+        channel_mean=(100.25,),
+        channel_std=(7.5,),
+        min_size=sizes[0],
+        max_size=sizes[1],
+        unmatched_pixels=unmatched,
+        shards=(Shard("train-00000-of-00001.tfrecord", examples, 1_500_000, "0" * 64),),
+    )
+
+
+@pytest.fixture
+def described_dataset(tmp_path):
+    """The manifest of a dataset; the shards themselves are not looked at."""
+    manifest = Manifest(
+        folder=str(tmp_path),
+        label_map=label_maps.load("{(0,0,0):0,(255,0,0):1,(0,255,0):2}"),
+        channels=1,
+        preparation=Preparation(scale=0.5),
+        options={"split": "train:0.5,test:0.5", "tile_size": 32, "group_regex": ""},
+        fingerprint="0" * 64,
+        rejected=3,
+        splits={
+            "train": split(5, (750, 250, 0), unmatched=17, sizes=((20, 32), (40, 48))),
+            "test": split(4, (1000, 0, 0)),
+        },
+    )
+    (tmp_path / manifests.FILENAME).write_text(manifests.dump(manifest))
+    return tmp_path
+
+
+def test_a_dataset_is_described(command, described_dataset):
+    done = command("inspect", described_dataset)
+    assert done.status == 0, done.err
+    for text in [
+        f"Dataset {described_dataset}",
+        "channels 1, rejected sources 3",
+        "preparation: scaled by 0.5",
+        "options: split=train:0.5,test:0.5, tile_size=32\n",
+        "train: 5 examples of 2 sources in 1 groups",
+        "1 shards, 1.5 MB; sizes 20x32 to 40x48",
+        "test: 4 examples",
+        "sizes 32x32\n",
+        "channel mean 100.2; std 7.5",
+        "17 mask pixels matched no color",
+        "class_1     25.0000% of pixels, in 1 examples",
+    ]:
+        assert text in done.out
+
+
+def test_a_run_is_described(command, untrained_runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(untrained_runs["stretched"].folder, folder)
+    (folder / "best" / "best.json").write_text(json.dumps({"epoch": 3, "val_dice": 0.87654}))
+    done = command("inspect", folder)
+    assert done.status == 0, done.err
+    for text in [
+        f"Run {folder}",
+        "network flex_unet, 3 logits, tile 32x48x3",
+        "preparation: resized to 32x48",
+        "classes: background, class_1, class_2",
+        "model.base_filters: 16, now 2",
+        "best: epoch 3, val_dice 0.8765",
+    ]:
+        assert text in done.out
+
+
+def test_a_run_shows_its_evaluations(command, untrained_runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(untrained_runs["gray"].folder, folder)
+    (folder / "evaluation").mkdir()
+    entry = {"id": 0, "name": "cell", "dice": 0.75, "iou": 0.6, "precision": None, "recall": 1.0}
+    evaluation = {
+        "split": "valid",
+        "images": 12,
+        "classes": [{**entry, "images": 4}],
+        "foreground": {"dice_macro": 0.75, "iou_macro": 0.6, "dice_pooled": 0.5},
+    }
+    (folder / "evaluation" / "valid.json").write_text(json.dumps(evaluation))
+    done = command("inspect", folder)
+    assert done.status == 0, done.err
+    assert "valid: 12 images" in done.out
+    assert "0.7500" in done.out
+
+
+@pytest.fixture
+def described_bundle(tmp_path):
+    """The small files of a bundle; the network itself is not looked at."""
+    card = {
+        "classes": ["background", "vessel"],
+        "channels": 3,
+        "tile": [32, 48],
+        "metrics": {
+            "test": {"images": 9, "foreground": {"dice_macro": 0.8125}},
+            "valid": {"images": 2, "foreground": {"dice_macro": None}},
+        },
+        "versions": {"tensorflow": "2.16.2", "keras": "3.15.0"},
+    }
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "assets" / "model_card.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+def test_a_bundle_is_described(command, described_bundle):
+    done = command("inspect", described_bundle)
+    assert done.status == 0, done.err
+    for text in [
+        f"Bundle {described_bundle}",
+        "classes: background, vessel",
+        "uint8, 3 channels, any size; tile [32, 48]",
+        "serving_default: images uint8 [B,H,W,C]",
+        "encoded: ",
+        "tiled: ",
+        "TensorFlow 2.16.2",
+        "test: foreground macro Dice 0.8125 on 9 images",
+        "valid: no foreground in 2 images",
+    ]:
+        assert text in done.out
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "a file"])
+def test_anything_else_is_told(command, tmp_path, kind):
+    path = tmp_path / "thing"
+    if kind == "empty":
+        path.mkdir()
+    elif kind == "a file":
+        path.write_text("mine")
+    done = command("inspect", path)
+    assert done.status == 1
+    assert f"{path} is neither a dataset, nor a run, nor a bundle." in done.err
+
+
+def test_a_saved_model_of_somebody_else_is_told(command, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    done = command("inspect", tmp_path)
+    assert done.status == 1
+    assert "is a SavedModel, but no bundle of `flexseg export`" in done.err
+
+
+def test_inspect_takes_one_folder(command):
+    for arguments in ([], ["a", "b"]):
+        done = command("inspect", *arguments)
+        assert done.status == 2
+        assert "inspect takes DATASET|RUN|BUNDLE" in done.err
+
+
+def test_a_description_does_not_wait_for_tensorflow(described_bundle):
+    code = (
+        "import sys, flexseg; status = flexseg.main(['inspect', sys.argv[1]]); "
+        "sys.exit(status or 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(described_bundle)], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,0 +1,199 @@
+"""Image and mask are paired by stem, what has no partner is named, and groups stay together."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flexseg_errors import FlexsegError
+from pipelines import sources
+from pipelines.sources import Layout, Source
+
+
+def folder_of(tmp_path, images, masks, split=""):
+    """Empty files; pairing looks at names alone."""
+    root = tmp_path / split
+    for kind, names in (("images", images), ("masks", masks)):
+        (root / kind).mkdir(parents=True)
+        for name in names:
+            (root / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / kind / name).touch()
+    return Layout(split, str(root / "images"), str(root / "masks"))
+
+
+def test_image_and_mask_are_paired_by_stem_whatever_their_suffixes(tmp_path):
+    names = ["b.jpg", "a.PNG", "patient.1.tif", "patient.2.tif", "deep/er/a.bmp", "notes.txt"]
+    masks = ["deep/er/a.png", "a.png", "b.png", "patient.2.png", "patient.1.png", "Thumbs.db"]
+    found, rejected = sources.pair(folder_of(tmp_path, names, masks), None)
+    assert not rejected
+    assert [(s.id, s.filename) for s in found] == [
+        ("a", "a.PNG"),
+        ("b", "b.jpg"),
+        ("deep/er/a", "deep/er/a.bmp"),
+        ("patient.1", "patient.1.tif"),
+        ("patient.2", "patient.2.tif"),
+    ]
+    for source in found:
+        assert source.image == str(tmp_path / "images" / source.filename)
+        assert source.mask == str(tmp_path / "masks" / (source.id + ".png"))
+        assert source.group == source.id, "each source is its own group"
+
+
+def test_hidden_files_and_folders_are_no_sources(tmp_path):
+    layout = folder_of(tmp_path, ["a.png", "._a.png", ".cache/b.png"], ["a.png", ".cache/b.png"])
+    found, rejected = sources.pair(layout, None)
+    assert [s.id for s in found] == ["a"]
+    assert not rejected
+
+
+def test_what_has_no_partner_is_reported_by_name_on_both_sides(tmp_path):
+    layout = folder_of(tmp_path, ["a.png", "only_image.png"], ["a.png", "sub/only_mask.png"])
+    found, rejected = sources.pair(layout, None)
+    assert [s.id for s in found] == ["a"]
+    assert [(r.path, r.stage, r.reason) for r in rejected] == [
+        (
+            str(tmp_path / "images/only_image.png"),
+            "pair",
+            f"the image has no mask in {tmp_path / 'masks'}",
+        ),
+        (
+            str(tmp_path / "masks/sub/only_mask.png"),
+            "pair",
+            f"the mask has no image in {tmp_path / 'images'}",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [(["a.png", "a.jpg"], ["a.png"]), (["a.png"], ["a.png", "a.bmp"]), (["a.png", "a.jpg"], [])],
+)
+def test_files_that_share_a_stem_are_rejected_and_all_named(tmp_path, images, masks):
+    found, rejected = sources.pair(folder_of(tmp_path, images, masks), None)
+    assert not found
+    assert len(rejected) == 1
+    assert 'share the stem "a"' in rejected[0].reason
+    for name in images + masks:
+        assert name in rejected[0].reason
+
+
+def test_a_folder_without_images_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(FlexsegError, match=rf"no images in {tmp_path}/images"):
+        sources.pair(folder_of(tmp_path, ["readme.txt"], ["a.png"]), None)
+
+
+@pytest.mark.parametrize(
+    ("expression", "groups"),
+    [
+        (r"patient\d+", ["patient1", "patient1", "patient22"]),
+        (r"patient(\d+)", ["1", "1", "22"]),
+        (r"_([a-z])\.(png)$", ["a", "b", "c"]),
+        (r"^site/", ["site/", "site/", "site/"]),
+        (None, ["site/patient1_a", "site/patient1_b", "site/patient22_c"]),
+    ],
+)
+def test_the_group_is_the_first_parenthesis_or_else_the_whole_match(tmp_path, expression, groups):
+    names = ["site/patient1_a.png", "site/patient1_b.png", "site/patient22_c.png"]
+    found, rejected = sources.pair(folder_of(tmp_path, names, names), expression)
+    assert not rejected
+    assert [s.group for s in found] == groups
+
+
+@pytest.mark.parametrize("expression", [r"p(\d+)", r"p\d+\.", r"(p\d+)|other"])
+def test_a_source_in_which_no_group_is_found_is_rejected(tmp_path, expression):
+    names = ["p1.png", "other.png"]
+    found, rejected = sources.pair(folder_of(tmp_path, names, names), expression)
+    assert [s.id for s in found] == ["p1"]
+    assert rejected[0].stage == "group"
+    assert f'--group_regex "{expression}" does not match' in rejected[0].reason
+
+
+def test_a_bad_group_expression_is_shown():
+    with pytest.raises(FlexsegError, match=r'--group_regex="\(" is not a regular expression'):
+        sources.compile_group_regex("(")
+
+
+def test_a_dataset_is_images_and_masks_or_splits_that_hold_them(tmp_path):
+    plain = tmp_path / "plain"
+    folder_of(plain, ["a.png"], ["a.png"])
+    assert sources.find_layouts(str(plain)) == (
+        Layout("", str(plain / "images"), str(plain / "masks")),
+    )
+    images, masks = str(plain / "images"), str(plain / "masks")
+    assert sources.find_layouts(None, images, masks) == (Layout("", images, masks),)
+    split = tmp_path / "split"
+    for name in ("test", "train"):
+        folder_of(split, ["a.png"], ["a.png"], name)
+    assert [x.split for x in sources.find_layouts(str(split))] == ["train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        ([], ("nowhere",), r"--dataset=\S*nowhere: there is no such folder"),
+        (["d"], ("d",), r"must hold images/ and masks/.*it holds nothing"),
+        (["d/pictures"], ("d",), r"must hold images/ and masks/.*it holds pictures"),
+        (["d/images"], ("d",), r"There is no folder \S*d/masks"),
+        (["d/train/images", "d/train/masks", "d/valid"], ("d",), r"no folder \S*d/valid/images"),
+        (["d/images", "d/train/images"], ("d",), r"holds both images/ and train/"),
+        (["i", "m"], (None, "i", None), r"Give --dataset=DIR, or both"),
+        (["i", "m"], ("i", "i", "m"), r"not both"),
+        (["i"], (None, "i", "m"), r"There is no folder \S*m\."),
+    ],
+)
+def test_a_folder_that_is_no_dataset_is_named_with_what_was_expected(
+    tmp_path, make, arguments, message
+):
+    for name in make:
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(FlexsegError, match=re.compile(message, re.DOTALL)):
+        sources.find_layouts(*(a and str(tmp_path / a) for a in arguments))
+
+
+def source_of(name, group, split=""):
+    return Source(f"{split}/{name}", f"{split}/{name}.png", name, name, group, split)
+
+
+def test_sources_that_come_with_splits_keep_them():
+    given = [source_of("a", "g1", "test"), source_of("b", "g2", "train")]
+    assert sources.assign_splits(given, {"train": 1.0}, "exact", 0) == given
+
+
+def test_a_group_in_two_splits_is_an_error_that_names_it():
+    given = [
+        source_of("a", "p1", "train"),
+        source_of("b", "p1", "test"),
+        source_of("c", "p2", "train"),
+    ]
+    with pytest.raises(FlexsegError, match=r'^1 groups .* "p1" in test and train\.') as error:
+        sources.assign_splits(given, {}, "", 0)
+    assert "p2" not in str(error.value)
+
+
+def test_a_patient_in_two_given_splits_is_found_by_its_expression(tmp_path):
+    layouts = [
+        folder_of(tmp_path, [f"p1_{split}.png"], [f"p1_{split}.png"], split)
+        for split in ("train", "test")
+    ]
+    found = [s for layout in layouts for s in sources.pair(layout, "p1")[0]]
+    with pytest.raises(FlexsegError, match=r'"p1" in test and train'):
+        sources.assign_splits(found, {}, "", 0)
+
+
+def test_the_same_name_in_two_given_splits_is_two_sources(tmp_path):
+    layouts = [folder_of(tmp_path, ["1.png"], ["1.png"], s) for s in ("train", "test")]
+    found = [s for layout in layouts for s in sources.pair(layout, None)[0]]
+    assert [s.id for s in found] == ["train/1", "test/1"]
+    assert sources.assign_splits(found, {}, "", 0) == found
+
+
+def test_all_sources_of_a_group_get_its_split():
+    given = [source_of(f"{g}{i}", g) for g in "abcdefgh" for i in range(3)]
+    shares = {"train": 0.5, "valid": 0.25, "test": 0.25}
+    for method in ("exact", "stable"):
+        splits = {}
+        for source in sources.assign_splits(given, shares, method, 4):
+            splits.setdefault(source.group, set()).add(source.split)
+        assert all(len(found) == 1 for found in splits.values())
+        assert set().union(*splits.values()) == set(shares)

@@ -1,0 +1,251 @@
+"""An evaluation is what its JSON says, recomputed from the pictures that `predict` writes."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+from flexseg_errors import FlexsegError
+from pipelines import batches
+from pipelines import manifest as manifests
+from train import evaluate, runs
+
+KEYS = {
+    "split",
+    "images",
+    "dataset_fingerprint",
+    "size",
+    "classes",
+    "foreground",
+    "background",
+    "confusion",
+    "legacy",
+}
+CLASS = ["id", "name", "dice", "iou", "precision", "recall", "images"]
+
+
+def sources_of(dataset, split):
+    return [i for i, *_ in batches.whole_images(manifests.load(str(dataset)), split)]
+
+
+def truth_of(sources, name):
+    colors = np.array(Image.open(sources / "masks" / f"{name}.png"))
+    return (colors @ np.array([1, 2, 0]) // 255).astype(np.uint8)  # red is 1, green is 2
+
+
+def predicted(command, run, sources, tmp_path):
+    """Runs `flexseg predict`: image -> (class ids, probabilities)."""
+    output = tmp_path / "predicted"
+    done = command(
+        "predict",
+        f"--model={run.folder}",
+        f"--images={sources / 'images'}",
+        f"--output={output}",
+        "--probabilities",
+    )
+    assert done.status == 0, done.err
+    return {
+        p.stem: (np.array(Image.open(p)), np.load(p.with_suffix(".npz"))["probabilities"])
+        for p in output.glob("*.png")
+    }
+
+
+def assert_figures(found, truths, guesses):
+    """Everything in the JSON that follows from truth and prediction, by scikit-learn."""
+    truth, guess = (np.concatenate([x.ravel() for x in xs]) for xs in (truths, guesses))
+    matrix = sklearn.metrics.confusion_matrix(truth, guess, labels=[0, 1, 2])
+    assert found["confusion"] == matrix.tolist()
+    assert found["images"] == len(truths)
+    for k, entry in enumerate(found["classes"]):
+        assert list(entry) == CLASS
+        assert entry["id"] == k
+        t, g = truth == k, guess == k
+        assert entry["images"] == sum((x == k).any() for x in truths)
+        assert entry["dice"] == pytest.approx(sklearn.metrics.f1_score(t, g))
+        assert entry["iou"] == pytest.approx(sklearn.metrics.jaccard_score(t, g))
+        assert entry["recall"] == pytest.approx(sklearn.metrics.recall_score(t, g))
+        if g.any():
+            assert entry["precision"] == pytest.approx(sklearn.metrics.precision_score(t, g))
+        else:
+            assert entry["precision"] is None
+    foreground = found["classes"][1:]
+    assert found["foreground"] == {
+        "dice_macro": pytest.approx(np.mean([c["dice"] for c in foreground])),
+        "iou_macro": pytest.approx(np.mean([c["iou"] for c in foreground])),
+        "dice_pooled": pytest.approx(
+            2 * np.sum((truth == guess) & (truth > 0)) / (np.sum(truth > 0) + np.sum(guess > 0))
+        ),
+    }
+    background = {k: found["classes"][0][k] for k in ("dice", "iou", "precision", "recall")}
+    assert found["background"] == background
+
+
+@pytest.mark.parametrize("prepared", ["whole", "tiled"])
+def test_the_figures_are_those_of_what_predict_writes(
+    untrained, large_datasets, large_sources, tmp_path, command, prepared
+):
+    """Whole images and images put together from tiles, seen by a network that takes tiles."""
+    run = untrained({"data.crop_size": "32,32"}, data=large_datasets["tiled"])
+    masks = predicted(command, run, large_sources, tmp_path)
+    dataset = large_datasets[prepared]
+    done = command("evaluate", f"--run={run.folder}", f"--data={dataset}", "--split=test")
+    assert done.status == 0, done.err
+    found = json.loads(Path(run.path("evaluation", "test.json")).read_text())
+    assert set(found) == KEYS
+    assert found["split"] == "test"
+    assert found["size"] == "as prepared"
+    assert found["dataset_fingerprint"] == manifests.load(str(dataset)).fingerprint
+    assert [c["name"] for c in found["classes"]] == ["background", "class_1", "class_2"]
+    names = sources_of(dataset, "test")
+    assert len(names) == 6
+    truths = [truth_of(large_sources, name) for name in names]
+    assert_figures(found, truths, [masks[name][0] for name in names])
+    # float16 in the files, so to three digits
+    legacy, surprise = [], []
+    for truth, name in zip(truths, names, strict=True):
+        p = np.take_along_axis(masks[name][1].astype(float), truth[..., None].astype(int), -1)
+        legacy.append((2 * p.sum() + 1) / (2 * truth.size + 1))
+        surprise.append(-np.log(np.maximum(p, 1e-7)).mean())
+    assert set(found["legacy"]) == {"dice_coef_multiclass", "categorical_crossentropy"}
+    assert found["legacy"]["dice_coef_multiclass"] == pytest.approx(np.mean(legacy), rel=2e-3)
+    assert found["legacy"]["categorical_crossentropy"] == pytest.approx(
+        np.mean(surprise), rel=5e-3
+    )
+
+
+def test_tiles_put_together_score_as_the_untiled_images_do(untrained, large_datasets):
+    run = untrained(data=large_datasets["tiled"])
+    segmenter = run.segmenter()
+    found = {
+        name: evaluate.evaluate(run, manifests.load(str(large_datasets[name])), "test", segmenter)
+        for name in ("whole", "tiled")
+    }
+    fingerprints = {name: value.pop("dataset_fingerprint") for name, value in found.items()}
+    assert len(set(fingerprints.values())) == 2
+    assert {c["images"] for c in found["whole"]["classes"]} != {0}
+    order = {name: sources_of(large_datasets[name], "test") for name in found}
+    assert order["whole"] == order["tiled"]
+    assert found["whole"] == found["tiled"]
+
+
+@pytest.mark.parametrize("prepared", ["halved", "stretched"])
+def test_a_run_on_resized_data_is_scored_at_the_size_of_the_originals(
+    untrained, large_datasets, large_sources, tmp_path, command, prepared
+):
+    """On a dataset that was not resized: the images are, for the network, and its answer back."""
+    crop = {"data.crop_size": "16,16"} if prepared == "halved" else {}
+    run = untrained(crop, data=large_datasets[prepared])
+    masks = predicted(command, run, large_sources, tmp_path)
+    found = evaluate.evaluate(run, manifests.load(str(large_datasets["whole"])), "test")
+    assert found["size"] == "original"
+    assert np.sum(found["confusion"]) == 6 * 48 * 40
+    names = sources_of(large_datasets["whole"], "test")
+    truths = [truth_of(large_sources, name) for name in names]
+    assert_figures(found, truths, [masks[name][0] for name in names])
+    own = evaluate.evaluate(run, manifests.load(str(large_datasets[prepared])), "test")
+    assert own["size"] == "as prepared"
+    assert np.sum(own["confusion"]) == 6 * (24 * 20 if prepared == "halved" else 32 * 32)
+
+
+def test_the_default_is_the_test_split_of_the_data_that_the_run_was_trained_on(
+    trained, dataset, command
+):
+    done = command("evaluate", f"--run={trained}")
+    assert done.status == 0, done.err
+    found = json.loads((trained / "evaluation" / "test.json").read_text())
+    assert found["dataset_fingerprint"] == manifests.load(str(dataset)).fingerprint
+    assert found["images"] == 3
+    with open(trained / "evaluation" / "test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == CLASS
+    for row, entry in zip(rows, found["classes"], strict=True):
+        assert row == {k: "" if v is None else str(v) for k, v in entry.items()}
+
+
+def test_the_table_names_every_class_and_dashes_what_has_no_figure():
+    entry = {"id": 0, "name": "sky", "dice": 0.5, "iou": 1 / 3, "precision": None, "recall": 1.0}
+    text = evaluate.table(
+        {
+            "split": "test",
+            "images": 7,
+            "classes": [{**entry, "images": 7}, {**entry, "name": "vessel", "images": 3}],
+            "foreground": {"dice_macro": 0.25, "iou_macro": None, "dice_pooled": 0.125},
+        }
+    )
+    lines = text.splitlines()
+    assert lines[0] == "test: 7 images"
+    assert [line.split() for line in lines if line.startswith(("sky", "vessel"))] == [
+        ["sky", "0.5000", "0.3333", "-", "1.0000", "7"],
+        ["vessel", "0.5000", "0.3333", "-", "1.0000", "3"],
+    ]
+    assert "0.2500" in text
+    assert "0.1250" in text
+
+
+def test_a_split_that_is_not_there_is_told_with_those_that_are(trained, command):
+    done = command("evaluate", f"--run={trained}", "--split=tset")
+    assert done.status == 1
+    assert 'has no split "tset"; it has train, valid, test' in done.err
+
+
+def test_evaluate_says_that_it_needs_a_run(command):
+    done = command("evaluate")
+    assert done.status == 2
+    assert "evaluate needs --run" in done.err
+
+
+@pytest.mark.parametrize(
+    ("run_on", "scored_on", "wanted"),
+    [
+        ("whole", "gray", "its classes are .*'background', 'class_1'"),
+        ("halved", "stretched", "prepare it in the same way, or without --image_size"),
+        ("whole", "halved", "it was prepared by"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_the_run_is_refused(
+    planned, large_datasets, two_classes, run_on, scored_on, wanted
+):
+    datasets = {**large_datasets, "gray": two_classes}
+    run = planned({"data.crop_size": "16,16"}, data=datasets[run_on])
+    with pytest.raises(FlexsegError, match=f"does not fit .*{wanted}"):
+        evaluate.evaluate(run, manifests.load(str(datasets[scored_on])), "test")
+
+
+def test_a_dataset_of_other_channels_is_refused(planned, two_classes, tmp_path, command):
+    source = tmp_path / "sources"
+    for part in ("images", "masks"):
+        (source / part).mkdir(parents=True)
+        picture = np.zeros((32, 32, 3), np.uint8)
+        cv2.imwrite(str(source / part / "a.png"), picture)
+    done = command(
+        "prepare",
+        f"--dataset={source}",
+        f"--output={tmp_path / 'data'}",
+        "--label_map={(0,0,0):0,(255,0,0):1}",
+        "--split=test:1",
+        "--direct_num_workers=1",
+    )
+    assert done.status == 0, done.err
+    run = planned(data=two_classes)
+    with pytest.raises(FlexsegError, match="its images have 3 channels, the run's 1"):
+        evaluate.evaluate(run, manifests.load(str(tmp_path / "data")), "test")
+
+
+def test_an_evaluation_that_fails_leaves_the_old_one(untrained, dataset, monkeypatch, tmp_path):
+    run = runs.load(untrained().folder)
+    evaluation = evaluate.evaluate(run, manifests.load(str(dataset)), "test")
+    path = Path(evaluate.write(run, evaluation))
+    before = path.read_bytes()
+
+    def crash(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(json, "dump", crash)
+    with pytest.raises(OSError, match="no space"):
+        evaluate.write(run, evaluation)
+    assert path.read_bytes() == before
