@@ -1,9 +1,11 @@
-"""Describes a dataset, a run or a bundle for a person.
+"""Describes a dataset, a run or a bundle for a person; of a folder of masks, what classes it shows.
 
 Examples:
   flexseg inspect records
+  flexseg inspect records --figure=records.png
   flexseg inspect runs/lung
   flexseg inspect bundles/lung
+  flexseg inspect masks
 """
 
 from __future__ import annotations
@@ -14,31 +16,41 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from export import bundle
+from export import bundle, figure
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
+from pipelines import propose
 from train import evaluate, runs
 from train import experiment as experiments
 
-POSITIONAL = ("DATASET|RUN|BUNDLE",)
+POSITIONAL = ("DATASET|RUN|BUNDLE|MASKS_DIR",)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Defines the command's flags: it has none."""
+    """Defines the command's flags."""
+    flags.DEFINE_string(
+        "figure",
+        None,
+        "PNG to draw of a dataset: images per split, pixels per class, some images and masks.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
     folder = rest[0]
-    for name, describe in (
-        (manifests.FILENAME, dataset),
-        (runs.EXPERIMENT, trained_run),
-        ("saved_model.pb", exported_bundle),
-    ):
-        if os.path.isfile(os.path.join(folder, name)):
-            print(describe(folder))
-            return
-    raise FlexsegError(f"{folder} is neither a dataset, nor a run, nor a bundle.")
+    kinds = {
+        manifests.FILENAME: dataset,
+        runs.EXPERIMENT: trained_run,
+        "saved_model.pb": exported_bundle,
+    }
+    inside = [name for name in kinds if os.path.isfile(os.path.join(folder, name))]
+    describe = kinds[inside[0]] if inside else masks
+    if values.figure and describe is not dataset:
+        raise FlexsegError(f"--figure draws a dataset, and {folder} is none.")
+    print(describe(folder))
+    if values.figure:
+        figure.draw(manifests.load(folder), values.figure)
 
 
 def dataset(folder: str) -> str:
@@ -57,7 +69,8 @@ def dataset(folder: str) -> str:
         size = f"{low[0]}x{low[1]}" + (f" to {high[0]}x{high[1]}" if low != high else "")
         lines += [
             "",
-            f"{name}: {split.examples} examples of {split.sources} sources in {split.groups} groups",
+            f"{name}: {split.examples} examples of {split.sources} sources in {split.groups} "
+            "groups",
             f"  {len(split.shards)} shards, {sum(s.bytes for s in split.shards) / 1e6:.1f} MB; "
             f"sizes {size}",
             "  channel mean "
@@ -129,6 +142,18 @@ def exported_bundle(folder: str) -> str:
             else f"  {split}: no foreground in {figures['images']} images"
         )
     return "\n".join(lines)
+
+
+def masks(folder: str) -> str:
+    """The label map that a folder of masks suggests."""
+    if not os.path.isdir(folder):
+        raise FlexsegError(f"{folder}: there is no such folder.")
+    try:
+        return propose.describe(propose.propose(folder))
+    except FlexsegError as error:
+        raise FlexsegError(
+            f"{folder} is neither a dataset, nor a run, nor a bundle; nor masks: {error}"
+        ) from error
 
 
 def _preparation(preparation: manifests.Preparation) -> str:

@@ -55,6 +55,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     if not 0 <= values.opacity <= 1:
         raise FlexsegError(f"--opacity={values.opacity}: expected 0 to 1.")
     todo = find_images(values.images, values.output)
+    suffixes = [".png"] + [".overlay.png"] * values.overlay
+    refuse_collisions(todo, values.output, suffixes)
     predictor = predictors.load(values.model)
     failed = []
     for path, stem in tqdm(todo, unit="image", disable=None):
@@ -111,6 +113,35 @@ def find_images(images: str, output: str) -> list[tuple[str, str]]:
             f"There are no images in {images} (looked for {' '.join(readers.SUFFIXES)})."
         )
     return [(path, stem) for stem, path in sorted(found.items())]
+
+
+def refuse_collisions(
+    todo: Sequence[tuple[str, str]], output: str, suffixes: Sequence[str]
+) -> None:
+    """Sees to it that no file is written over an image, or twice.
+
+    Args:
+      todo: what `find_images` found.
+      output: the folder for what is written.
+      suffixes: of the files that each image gets.
+
+    Raises:
+      FlexsegError: naming the file.
+    """
+    images = {os.path.realpath(path) for path, _ in todo}
+    owners: dict[str, str] = {}
+    for path, stem in todo:
+        for suffix in suffixes:
+            target = os.path.join(output, stem + suffix)
+            if os.path.realpath(target) in images:
+                raise FlexsegError(
+                    f"{target} is an image and would be overwritten; give another --output."
+                )
+            if target in owners:
+                raise FlexsegError(
+                    f"{owners[target]} and {path} would both get {target}; rename one."
+                )
+            owners[target] = path
 
 
 def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:

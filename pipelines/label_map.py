@@ -185,11 +185,13 @@ class Categorized:
       ids: uint8 [H, W], the class id of the nearest colour.
       unmatched: how many pixels are further from every colour than the tolerance.
       example: the most frequent of those pixels' colours, or None.
+      far: bool [H, W], those pixels.
     """
 
     ids: np.ndarray
     unmatched: int
     example: Color | None
+    far: np.ndarray
 
 
 class Categorizer:
@@ -240,7 +242,7 @@ class Categorizer:
             colors, counts = np.unique(packed[outside], return_counts=True)
             color = int(colors[counts.argmax()])
             example = (color >> 16, color >> 8 & 0xFF, color & 0xFF)
-        return Categorized((found & 0xFF).astype(np.uint8), unmatched, example)
+        return Categorized((found & 0xFF).astype(np.uint8), unmatched, example, outside)
 
     def nearest(self, color: Color) -> Color:
         """The colour of the map that `color` is taken for."""

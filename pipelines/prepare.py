@@ -33,7 +33,7 @@ from tqdm import tqdm
 from flexseg_errors import FlexsegError, UsageError, nearest
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
-from pipelines import readers, shards, sources
+from pipelines import augment, masks, readers, shards, sources
 from pipelines.preparation import Preparation
 from pipelines.shards import Options, ShardPlan
 from pipelines.sources import Rejected, Source
@@ -83,9 +83,29 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "unmatched",
         "error",
-        ["error", "nearest"],
-        f"What becomes of a mask with more than {shards.UNMATCHED_LIMIT:.0%} of its pixels beyond "
-        "--color_tolerance. error: it is rejected. nearest: it is used.",
+        list(masks.UNMATCHED),
+        "What becomes of mask pixels beyond --color_tolerance. error: a mask with more than "
+        f"{masks.UNMATCHED_LIMIT:.0%} of them is rejected. nearest: they get the nearest color's "
+        "class. ignore: no loss and no metric looks at them.",
+        flag_values=values,
+    )
+    string(
+        "mask_kind",
+        "colors",
+        "What masks hold. colors of the label map; index: gray values are class ids; "
+        "binary:THRESHOLD, binary:otsu, binary:triangle: brighter than that is class 1.",
+    )
+    string("augment", None, "YAML file, or preset, of what is made of each training source.")
+    flags.DEFINE_float(
+        "empty_tiles",
+        1.0,
+        "Share of the training tiles without foreground that is kept, 0..1.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "add_reduced",
+        False,
+        "Add each training source as a whole, reduced to a tile's size.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -114,18 +134,29 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         group_regex=values.group_regex or "",
         tile_size=values.tile_size,
         tile_overlap=values.tile_overlap,
-        color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
-        unmatched=values.unmatched,
+        empty_tiles=values.empty_tiles,
+        add_reduced=values.add_reduced,
+        masks=masks.MaskReading(
+            *masks.parse_kind(values.mask_kind),
+            color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
+            unmatched=values.unmatched,
+        ),
+        augment=augment.load(values.augment) if values.augment else None,
     )
-    if not options.color_tolerance >= 0:
+    masks.check(label_map, options.masks)
+    if not options.masks.color_tolerance >= 0:
         raise FlexsegError(
-            f"--color_tolerance={options.color_tolerance}: expected an RGB distance of at least 0."
+            f"--color_tolerance={options.masks.color_tolerance}: expected an RGB distance of at least 0."
         )
     if options.tile_size < 0 or not 0 <= options.tile_overlap < max(1, options.tile_size):
         raise FlexsegError(
             f"--tile_overlap={options.tile_overlap} with --tile_size={options.tile_size}: "
             "the overlap must be at least 0 and less than the tile."
         )
+    if not 0 <= options.empty_tiles <= 1:
+        raise FlexsegError(f"--empty_tiles={options.empty_tiles}: expected a share, 0 to 1.")
+    if not options.tile_size and (options.add_reduced or options.empty_tiles < 1):
+        raise FlexsegError("--add_reduced and --empty_tiles are for tiles: give --tile_size too.")
     found: list[Source] = []
     rejected: list[Rejected] = []
     for layout in layouts:
@@ -275,6 +306,8 @@ def plan(found: Sequence[Source], options: Options) -> list[ShardPlan]:
                 header = headers[source.id]
                 height, width = options.preparation.size_of(header.height, header.width)
                 pixels += height * width * (channels + 1)
+        if split == "train" and options.augment is not None:
+            pixels *= options.augment.examples_per_source
         count = min(len(ordered), max(-(-pixels // _SHARD_BYTES), _MIN_SHARDS))
         for i in range(count):
             part = ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count]

@@ -7,28 +7,21 @@ never leave the worker that makes it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from flexseg_errors import FlexsegError
+from pipelines import augment, examples, records
 from pipelines import label_map as label_maps
-from pipelines import readers, records
+from pipelines.augment import AugmentPlan
 from pipelines.manifest import Tally
+from pipelines.masks import MaskReading
 from pipelines.preparation import Preparation
 from pipelines.sources import Rejected, Source, keyed_hash
-from pipelines.tiles import TileGrid
 
 WORK_FOLDER = ".shards"  # inside the dataset: plans, and what each finished shard says of itself
-CODE_VERSION = 1  # raise it when the same sources and options would give other bytes
-
-# A mask with a larger share of pixels far from every colour is a mask in other colours.
-UNMATCHED_LIMIT = 0.01
+CODE_VERSION = 2  # raise it when the same sources and options would give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +37,10 @@ class Options:
       group_regex: finds the group in a source's path; "" makes each source its own group.
       tile_size: side of the square tiles, in pixels; 0 for whole images.
       tile_overlap: pixels that neighbouring tiles share at least.
-      color_tolerance: RGB distance up to which a colour is taken for the nearest of the map.
-      unmatched: "error" rejects a mask with many pixels beyond it, "nearest" takes it all the same.
+      empty_tiles: share of the tiles without foreground that the split "train" keeps.
+      add_reduced: whether "train" also holds each source as a whole, reduced to a tile's size.
+      masks: how masks are read.
+      augment: what is made of every source of the split "train"; None for nothing.
     """
 
     label_map: label_maps.LabelMap
@@ -56,8 +51,10 @@ class Options:
     group_regex: str
     tile_size: int
     tile_overlap: int
-    color_tolerance: float
-    unmatched: str
+    empty_tiles: float
+    add_reduced: bool
+    masks: MaskReading
+    augment: AugmentPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the fields."""
@@ -66,13 +63,18 @@ class Options:
             **data,
             "label_map": self.label_map.to_dict(),
             "preparation": dataclasses.asdict(self.preparation),
+            "masks": dataclasses.asdict(self.masks),
+            "augment": self.augment.to_dict() if self.augment else None,
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Options:
         label_map = label_maps.from_dict(data["label_map"])
         preparation = Preparation.from_dict(data["preparation"])
-        return cls(**{**data, "label_map": label_map, "preparation": preparation})
+        plan = augment.from_dict(data["augment"], "augment") if data["augment"] else None
+        masks = MaskReading(**data["masks"])
+        known = {"label_map": label_map, "preparation": preparation, "masks": masks}
+        return cls(**{**data, **known, "augment": plan})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,82 +161,6 @@ def write_whole(path: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def examples(source: Source, options: Options, channels: int) -> Iterator[tuple[records.Record, int]]:
-    """The records of one source, each with the number of its mask pixels that matched no colour.
-
-    Raises:
-      SourceError: where the source cannot be used.
-    """
-    image, ids, unmatched = _read(source, options, channels)
-    image, ids = options.preparation.image(image), options.preparation.mask(ids)
-    height, width = ids.shape
-    tile = options.tile_size
-    if not tile:
-        yield records.Record(
-            image, ids, source.id, source.filename, (0, 0), (height, width)
-        ), unmatched
-        return
-    if min(height, width) < tile:
-        raise SourceError(
-            source.image,
-            "tile",
-            f"the image is {height}x{width}, smaller than a tile of {tile}; "
-            "give a smaller --tile_size or a larger --scale",
-        )
-    for y, x in TileGrid(height, width, tile, options.tile_overlap):
-        window = np.s_[y : y + tile, x : x + tile]
-        yield records.Record(
-            np.ascontiguousarray(image[window]),
-            np.ascontiguousarray(ids[window]),
-            source.id,
-            source.filename,
-            (y, x),
-            (height, width),
-        ), unmatched
-        unmatched = 0  # counted once a source
-
-
-class SourceError(FlexsegError):
-    """A source that cannot be used; becomes a line of `rejected.jsonl`."""
-
-    def __init__(self, path: str, stage: str, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.rejected = Rejected(path, stage, reason)
-
-
-def _read(source: Source, options: Options, channels: int) -> tuple[np.ndarray, np.ndarray, int]:
-    try:
-        image = readers.read_image(source.image, channels)
-    except FlexsegError as error:
-        raise SourceError(source.image, "read", str(error)) from error
-    try:
-        mask = readers.read_mask(source.mask)
-    except FlexsegError as error:
-        raise SourceError(source.mask, "read", str(error)) from error
-    if image.shape[:2] != mask.shape[:2]:
-        sizes = "image is {}x{}, the mask {}x{}".format(*image.shape[:2], *mask.shape[:2])
-        raise SourceError(source.image, "read", f"sizes differ: the {sizes} ({source.mask})")
-    categorizer = _categorizer(options.label_map, options.color_tolerance)
-    result = categorizer(mask)
-    share = result.unmatched / mask[..., 0].size if mask.ndim == 3 else result.unmatched / mask.size
-    if options.unmatched == "error" and share > UNMATCHED_LIMIT:
-        assert result.example is not None
-        raise SourceError(
-            source.mask,
-            "categorize",
-            f"{share:.1%} of the pixels are far from every color of the label map (further than "
-            f"{categorizer.tolerance:.0f} in RGB), most of them {result.example}, whose nearest is "
-            f"{categorizer.nearest(result.example)}; mend --label_map, or take the nearest color "
-            "all the same with --unmatched=nearest",
-        )
-    return image, result.ids, result.unmatched
-
-
-@functools.lru_cache(maxsize=2)  # its table is what makes the second mask fast
-def _categorizer(label_map: label_maps.LabelMap, tolerance: float) -> label_maps.Categorizer:
-    return label_maps.Categorizer(label_map, tolerance)
-
-
 def _write(folder: str, plan: ShardPlan, options: Options) -> dict[str, Any]:
     num_classes = options.label_map.num_classes
     tally = Tally(num_classes, plan.channels)
@@ -243,15 +169,16 @@ def _write(folder: str, plan: ShardPlan, options: Options) -> dict[str, Any]:
     groups, used, unmatched_pixels = set(), 0, 0
     for position, source in enumerate(plan.sources):
         try:
-            for index, (record, unmatched) in enumerate(examples(source, options, plan.channels)):
-                unmatched_pixels += unmatched
+            read = examples.read(source, options, plan.channels)
+            unmatched_pixels += read.unmatched
+            for index, record in enumerate(examples.make(read, options)):
                 tally.add(record.image, record.mask)
                 # Training wants neighbours in the file unlike each other; evaluation wants the
                 # tiles of one image together, so that it can put the image back as it reads.
                 mixed = keyed_hash(options.split_seed, f"{source.id}:{index}")
                 key = (mixed, 0) if plan.split == "train" else (position, index)
                 encoded.append((*key, records.encode(record, num_classes)))
-        except SourceError as error:
+        except examples.SourceError as error:
             rejected.append(error.rejected)
             continue
         used += 1

@@ -10,11 +10,11 @@ import os
 import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-OURS = {"flexseg", "flexseg_errors", "pipelines", "models", "train", "export", "keras"}
+OURS = {"flexseg", "flexseg_errors", "pipelines", "models", "train", "export"}
 
 
 class Refusal(importlib.abc.MetaPathFinder):
-    """Finds nothing of this project's, and no Keras."""
+    """Finds nothing of this project."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition(".")[0] in OURS:

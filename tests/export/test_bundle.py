@@ -47,13 +47,14 @@ def served(bundles, images, tmp_path_factory):
     np.savez(folder / "images.npz", **images)
     script = shutil.copy(Path(__file__).parent / "serve_bundles.py", folder)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, script, "images.npz", "results.npz", *(bundles / n for n in NAMES)],
         cwd=folder,
         env=environment,
-        check=True,
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     return dict(np.load(folder / "results.npz"))
 
 
@@ -118,7 +119,7 @@ def test_jpeg_and_gray_files_are_decoded_to_the_channels_of_the_network(bundles,
     files = [
         tf.io.encode_jpeg(draw_image((40, 30))),
         tf.io.encode_png(draw_image((21, 50), 1)),
-        tf.io.encode_png(np.concatenate([draw_image((12, 7)), np.full((12, 7, 1), 9)], -1)),
+        tf.io.encode_png(np.dstack([draw_image((12, 7)), np.full((12, 7), 9, np.uint8)])),
     ]
     masks = signature(encoded=tf.stack(files))["mask_png"]
     shapes = [tf.io.decode_png(mask).shape.as_list() for mask in masks]

@@ -44,7 +44,8 @@ def _draw(
     for stem in stems:
         rng = np.random.default_rng(zlib.crc32(stem.encode()))
         image = rng.integers(0, 256, (*size, 1 if gray else 3), dtype=np.uint8)
-        blocks = rng.integers(0, len(_COLORS), (size[0] // 3 + 1, size[1] // 3 + 1))
+        classes = rng.integers(2, len(_COLORS) + 1)  # not every mask holds every class
+        blocks = rng.integers(0, classes, (size[0] // 3 + 1, size[1] // 3 + 1))
         ids = blocks.repeat(3, 0).repeat(3, 1)[: size[0], : size[1]].astype(np.uint8)
         _save(folder / "images" / f"{stem}.png", image)
         _save(folder / "masks" / f"{stem}.png", _COLORS[ids])

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import scipy.spatial
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -225,17 +225,24 @@ def test_colors_met_before_are_mapped_as_colors_met_first():
         assert (again.unmatched, again.example) == (fresh.unmatched, fresh.example)
 
 
-@given(maps(), st.data())
+@given(maps(), st.floats(0, 1))
+@example(label_maps.load("{(255,0,0):0,(0,255,0):1}"), 0.5)
 @settings(max_examples=60)
-def test_any_blend_of_two_colors_of_the_map_is_within_the_blend_tolerance(label_map, data):
+def test_any_blend_of_two_colors_of_the_map_is_within_the_blend_tolerance(label_map, share):
     palette = [c for label in label_map.classes for c in label.colors]
     pairs = [(np.array(a, float), np.array(b, float)) for a in palette for b in palette]
-    shares = [0.5, data.draw(st.floats(0, 1))]
-    blends = np.array([a + share * (b - a) for a, b in pairs for share in shares])
+    blends = np.array([a + t * (b - a) for a, b in pairs for t in (0.5, share)])
     up, down = np.floor(blends + 0.5), np.ceil(blends - 0.5)  # each channel is rounded either way
     mixed = [np.where(choice, up, down) for choice in ([1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1])]
     mask = np.stack(mixed).astype(np.uint8)
     assert Categorizer(label_map)(mask).unmatched == 0
+
+
+def test_a_color_exactly_at_the_tolerance_is_within():
+    label_map = label_maps.load("{(0,0,0):0,(255,255,255):1}")
+    mask = np.array([[[3, 4, 0], [3, 4, 1], [250, 255, 255]]], np.uint8)
+    result = Categorizer(label_map, 5)(mask)
+    assert (result.unmatched, result.example) == (1, (3, 4, 1))
 
 
 def test_a_color_of_something_else_is_outside_the_blend_tolerance():

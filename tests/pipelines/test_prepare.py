@@ -251,11 +251,18 @@ def test_tiles_cover_each_source_and_give_it_back(
             assert (mask == whole[source_id]["mask"]).all()
 
 
-def test_training_tiles_of_a_source_do_not_stand_together(tmp_path, draw, prepare, read_split):
-    draw(tmp_path / "data", stems(16), (24, 24))
+def test_training_tiles_are_mixed_and_give_their_sources_back_all_the_same(
+    tmp_path, draw, prepare, read_split
+):
+    pairs = draw(tmp_path / "data", stems(16), (24, 24))  # two a shard
     prepare("--tile_size=8", "--split=train:1")
     ids = [r["id"] for r in read_split(tmp_path / "out", "train")]
     assert sum(a == b for a, b in itertools.pairwise(ids)) < 120, "of 128 neighbours"
+    given_back = list(batches.whole_images(manifest.load(str(tmp_path / "out")), "train"))
+    assert sorted(i for i, *_ in given_back) == stems(16), "each source once"
+    for source_id, image, mask in given_back:
+        assert (image == pairs[source_id].image).all()
+        assert (mask == pairs[source_id].ids).all()
 
 
 # ---- Sources that cannot be used ---------------------------------------------------------------
@@ -572,6 +579,7 @@ def test_a_plan_is_small_and_pure(tmp_path, draw):
 
 def options_of():
     from pipelines.label_map import load
+    from pipelines.masks import MaskReading
     from pipelines.preparation import Preparation
     from pipelines.shards import Options
 
@@ -584,8 +592,9 @@ def options_of():
         group_regex="",
         tile_size=0,
         tile_overlap=0,
-        color_tolerance=10.0,
-        unmatched="error",
+        empty_tiles=1.0,
+        add_reduced=False,
+        masks=MaskReading(color_tolerance=10.0),
     )
 
 

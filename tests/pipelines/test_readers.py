@@ -120,8 +120,10 @@ def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path, save, suffix, share
     save(path, np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
+    marked = suffix in ("jpg", "png")  # the end of these carries a marker
+    reason = "truncated: its end is missing" if marked else "not a readable image"
     for read in (readers.read_mask, lambda p: readers.read_image(p, 3)):
-        with pytest.raises(FlexsegError, match=rf"cut.{suffix} is (truncated|not a readable)"):
+        with pytest.raises(FlexsegError, match=rf"cut.{suffix} is {reason}"):
             read(str(path))
 
 
