@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         print(
-            f'flexseg: there is no command "{name}".{nearest(name, COMMANDS)} '
-            "See flexseg --help.",
+            f'flexseg: there is no command "{name}".{nearest(name, COMMANDS)} See flexseg --help.',
             file=sys.stderr,
         )
         return 2
@@ -99,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Imports a command's program, parses its flags, and runs it."""
     from absl import flags as absl_flags
+
     program = importlib.import_module(COMMANDS[name].module)
     values = absl_flags.FlagValues()
     program.define_flags(values)
@@ -110,9 +110,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse(
-    name: str, program: Any, values: flags.FlagValues, arguments: Sequence[str]
-) -> list[str]:
+def parse(name: str, program: Any, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Parses a command's flags into `values`.
 
     Returns:
@@ -180,9 +178,8 @@ def command_help(name: str, program: Any, values: flags.FlagValues) -> str:
         value = "|".join(choices) if choices else flag.flag_type().upper()
         head = f"  --{flag.name}" + ("" if flag.boolean else f"={value}")
         lines.append(head + default)
-        lines += textwrap.wrap(
-            flag.help, 92, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+        text = flag.help.partition(">: ")[2] if choices else flag.help  # absl repeats the choices
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

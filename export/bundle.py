@@ -4,9 +4,9 @@ Its signatures take images of any size. It needs TensorFlow alone, and none of t
 writing, it is loaded back and held to the network; it appears under its name only if they agree.
 
 Signatures:
-  serving_default  images uint8 [B,H,W,C] -> probabilities float32 [B,H,W,K], class_ids uint8 [B,H,W]
-  encoded          encoded string [B], image files -> mask_png string [B], class ids as gray PNG
-  tiled            image uint8 [H,W,C] -> class_ids uint8 [H,W]
+  serving_default  images uint8 [B,H,W,C] -> probabilities float32 [B,H,W,K], class_ids uint8
+  [B,H,W] encoded          encoded string [B], image files -> mask_png string [B], class ids as gray
+  PNG tiled            image uint8 [H,W,C] -> class_ids uint8 [H,W]
 
 Example:
   flexseg export --run=runs/lung --output=bundles/lung
@@ -27,6 +27,7 @@ from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import label_map as label_maps
+from pipelines.preprocessing import Preprocessing
 from train import experiment as experiments
 from train import runs
 from train.runs import Run
@@ -77,6 +78,12 @@ def export(trained: Run, output: str) -> float:
     if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
         raise FlexsegError(
             f"--output={output} holds something already; nothing was touched. Give a new folder."
+        )
+    color = Preprocessing.from_text(trained.preparation.preprocessing).color
+    if color:
+        raise FlexsegError(
+            f"The run {trained.folder} was prepared with the color conversion {color}, which "
+            "TensorFlow has no equal of; a bundle cannot hold it. Prepare without it to export."
         )
     segmenter = trained.segmenter()
     unfinished = output.rstrip("/") + ".unfinished"

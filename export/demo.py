@@ -1,7 +1,8 @@
 """The whole road on images it draws itself: prepare, train, evaluate, predict, export, verify.
 
-Some hundred pictures of cells, vessels and crystals on uneven ground, with masks saved as JPEG so that
-their colours are blended at every border. Takes some minutes on two cores and needs no download.
+Some hundred pictures of cells, vessels and crystals on uneven ground, with masks saved as JPEG so
+that their colours are blended at every border. Takes some minutes on two cores and needs no
+download.
 
 Example:
   flexseg demo --output=demo
@@ -155,7 +156,9 @@ def draw(
         axes = rng.integers(size // 24, size // 9, 2).tolist()
         cv2.ellipse(ids, centre, axes, float(rng.uniform(0, 180)), 0, 360, 2, -1)
     for _ in range(rng.integers(2, 5)):
-        angles = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3 + rng.uniform(-0.4, 0.4, 3)
+        angles = (
+            rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3 + rng.uniform(-0.4, 0.4, 3)
+        )
         spokes = np.stack([np.cos(angles), np.sin(angles)], -1) * rng.uniform(size / 16, size / 9)
         cv2.fillConvexPoly(ids, (rng.integers(0, size, 2) + spokes).astype(np.int32), 3)
     ground = cv2.resize(rng.uniform(90, 150, (4, 4, 3)).astype(np.float32), (size, size))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import readers
-from pipelines.label_map import LabelMap
+from pipelines.label_map import LabelMap, colorize
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -32,7 +32,10 @@ def define_flags(values: flags.FlagValues) -> None:
     string("images", "Folder of images (with all folders below), or one image.")
     string("output", "Folder for the masks; made if it is not there.")
     flags.DEFINE_bool(
-        "overlay", False, "Also write NAME.overlay.png: the mask over the image.", flag_values=values
+        "overlay",
+        False,
+        "Also write NAME.overlay.png: the mask over the image.",
+        flag_values=values,
     )
     flags.DEFINE_float("opacity", 0.5, "Of the mask in the overlay, 0..1.", flag_values=values)
     flags.DEFINE_bool(
@@ -62,7 +65,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     for path, stem in tqdm(todo, unit="image", disable=None):
         target = os.path.join(values.output, stem)
         try:
-            image = readers.read_image(path, predictor.channels)
+            image = readers.read_image(path, predictor.channels, predictor.intensity)
         except FlexsegError as error:
             failed.append(str(error))
             continue
@@ -92,7 +95,7 @@ def find_images(images: str, output: str) -> list[tuple[str, str]]:
       FlexsegError: where there is none, the output lies among them, or two would get one mask.
     """
     if os.path.isfile(images):
-        return [(images, os.path.splitext(os.path.basename(images))[0])]
+        return [(images, readers.stem(os.path.basename(images)))]
     if not os.path.isdir(images):
         raise FlexsegError(f"--images={images}: there is no such folder or file.")
     if (os.path.realpath(output) + os.sep).startswith(os.path.realpath(images) + os.sep):
@@ -102,7 +105,7 @@ def find_images(images: str, output: str) -> list[tuple[str, str]]:
         folders.sort()
         for name in sorted(n for n in names if readers.is_image(n)):
             path = os.path.join(parent, name)
-            stem = os.path.splitext(os.path.relpath(path, images))[0]
+            stem = readers.stem(os.path.relpath(path, images))
             if stem in found:
                 raise FlexsegError(
                     f"{found[stem]} and {path} would get the same mask, {stem}.png; rename one."
@@ -147,7 +150,8 @@ def refuse_collisions(
 def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:
     """Writes class ids, uint8 [H, W], as a palette PNG in the label map's colours."""
     picture = Image.fromarray(ids, "P")
-    picture.putpalette(label_map.colors.tobytes())
+    # All 256 entries: with fewer, Pillow would pack pixels into fewer bits.
+    picture.putpalette(colorize(np.arange(256, dtype=np.uint8)[None], label_map).tobytes())
     picture.save(path + ".tmp", format="PNG")
     os.replace(path + ".tmp", path)
 

@@ -11,7 +11,10 @@ import numpy as np
 
 from export import bundle
 from flexseg_errors import FlexsegError
+from pipelines import intensity
 from pipelines import label_map as label_maps
+from pipelines.intensity import Intensity
+from pipelines.preprocessing import Preprocessing
 from train import runs
 
 
@@ -22,11 +25,13 @@ class Predictor:
     Attributes:
       label_map: the classes.
       channels: of the images it takes, 1 or 3.
+      intensity: how images of more than 8 bits become 8-bit.
       probabilities: uint8 [H, W, channels] -> float32 [H, W, K].
     """
 
     label_map: label_maps.LabelMap
     channels: int
+    intensity: Intensity
     probabilities: Callable[[np.ndarray], np.ndarray]
 
 
@@ -37,17 +42,31 @@ def load(path: str) -> Predictor:
       FlexsegError: where it is neither.
     """
     if os.path.isfile(os.path.join(path, runs.EXPERIMENT)):
-        run = runs.load(path)
-        segmenter = run.segmenter()
-        return Predictor(
-            run.label_map, run.channels, lambda image: segmenter.probabilities(image).numpy()
-        )
+        return _of_run(runs.load(path))
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
         return _load_bundle(path)
     if not os.path.isdir(path):
         raise FlexsegError(f"--model={path}: there is no such folder.")
     raise FlexsegError(
         f"--model={path} is neither a run of `flexseg train` nor a bundle of `flexseg export`."
+    )
+
+
+def _of_run(run: runs.Run) -> Predictor:
+    from train.segment import Segmenter
+
+    preparation = run.preparation
+    first = Preprocessing.from_text(preparation.preprocessing)
+    if first.color:  # OpenCV's conversions have no equal in the graph; do it all before
+        preparation = dataclasses.replace(preparation, preprocessing="")
+    else:
+        first = Preprocessing()
+    segmenter = Segmenter(run.load_model(), run.size, preparation, run.experiment.inference)
+    return Predictor(
+        run.label_map,
+        run.channels,
+        intensity.parse(run.preparation.intensity),
+        lambda image: segmenter.probabilities(first.image(image)).numpy(),
     )
 
 
@@ -71,4 +90,5 @@ def _load_bundle(path: str) -> Predictor:
         assert loaded is not None  # the signatures live as long as the module does
         return serve(images=tf.constant(image[None]))["probabilities"][0].numpy()
 
-    return Predictor(label_map, card["channels"], probabilities)
+    mapping = intensity.parse(card["preparation"]["intensity"])
+    return Predictor(label_map, card["channels"], mapping, probabilities)

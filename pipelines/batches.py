@@ -133,9 +133,7 @@ def evaluation(
     """
     size = example_size(manifest, crop_size)
     dataset = tf.data.TFRecordDataset(manifest.paths(split))
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(manifest.split(split).examples)
-    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(manifest.split(split).examples))
 
     def tiles(serialized: tf.Tensor) -> tf.data.Dataset:
         image, mask = _decode(serialized, manifest.channels)
@@ -163,7 +161,8 @@ def evaluation(
 def whole_images(manifest: Manifest, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """The prepared sources of a split, one after the other, put back together from their tiles.
 
-    One image is held at a time; of the split "train", where tiles lie mixed, one shard's images.
+    Augmented copies are left out. One image is held at a time; of the split "train", where tiles
+    lie mixed, one shard's images.
 
     Yields:
       (source id, image uint8 [H, W, C], mask of class ids uint8 [H, W])
@@ -173,6 +172,8 @@ def whole_images(manifest: Manifest, split: str) -> Iterator[tuple[str, np.ndarr
         with open(path, "rb") as file:
             for _, data in records.read_framed(file, path):
                 features = records.parse_features(data)
+                if features[records.AUGMENTATION][0]:
+                    continue
                 source_id = features[records.SOURCE_ID][0].decode()
                 if source_id not in open_images:
                     if split != "train":
@@ -214,9 +215,7 @@ def _decode(serialized: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]
     )
 
 
-def _cover(
-    image: tf.Tensor, mask: tf.Tensor, size: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _cover(image: tf.Tensor, mask: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
     """Cuts one example into tiles [N, h, w, ...]; pixels of an earlier tile carry the ignore id."""
     missing = tf.maximum(tf.constant(size) - tf.shape(mask), 0)
     image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
@@ -240,7 +239,7 @@ def _cover(
 
 
 def _origins(length: tf.Tensor, tile: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Tile origins along an axis without wanted overlap, and each tile's first pixel not yet seen."""
+    """Tile origins along an axis, and each tile's first pixel that no earlier tile has seen."""
     count = -(-(length - tile) // tile) + 1
     gaps = tf.maximum(count - 1, 1)
     origins = (tf.range(count) * (length - tile) + gaps // 2) // gaps

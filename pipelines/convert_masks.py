@@ -44,7 +44,6 @@ KEY = "mask"  # of the array in an NPZ
 MID_GRAY: Color = (128, 128, 128)  # what label_map.colorize paints the ignore id with
 
 _MOST_SHOWN = 50
-_LOW_BIT_GRAY = {"L;2": 85, "L;4": 17}  # Pillow's factor from a sample of 2 or 4 bits to its gray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,26 +286,7 @@ def parse_color(text: str | None) -> Color | None:
 
 def _read_index(path: str, label_map: LabelMap) -> np.ndarray:
     """Pixel values as class ids; a palette's colors are not looked at."""
-    try:
-        with Image.open(path) as picture:
-            form, mode = picture.format, picture.mode
-            tiles = list(picture.tile)  # gone once the pixels are decoded
-            pixels = np.asarray(picture)
-    except Exception as error:  # Pillow raises whatever its plug-ins raise
-        raise FlexsegError(f"{path} cannot be read as an image ({error}).") from error
-    if form == "JPEG":
-        raise FlexsegError(
-            f"{path} is a JPEG, which does not keep pixel values exactly, so they are no class "
-            "ids; give --from=rgb."
-        )
-    if mode in ("LA", "PA", "RGBA"):
-        pixels = pixels[..., :-1]
-    if pixels.ndim == 3:
-        if not (pixels == pixels[..., :1]).all():
-            raise FlexsegError(f"{path} has colors, not class ids; give --from=rgb.")
-        pixels = pixels[..., 0]
-    if mode == "L" and tiles:
-        pixels = pixels // _LOW_BIT_GRAY.get(str(tiles[0][3]), 1)
+    pixels = readers.read_index(path)
     _refuse_unknown(path, pixels, label_map)
     return pixels.astype(np.uint8)
 

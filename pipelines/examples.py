@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexseg_errors import FlexsegError
-from pipelines import augment, masks, readers
+from pipelines import augment, intensity, masks, readers
 from pipelines.preparation import resize_image, resize_mask
 from pipelines.records import Record
 from pipelines.sources import Rejected, Source, keyed_hash
@@ -49,18 +49,23 @@ def read(source: Source, options: Options, channels: int) -> ReadSource:
       SourceError: where it cannot be used.
     """
     try:
-        image = readers.read_image(source.image, channels)
+        mapping = intensity.parse(options.preparation.intensity)
+        image = readers.read_image(source.image, channels, mapping)
     except FlexsegError as error:
         raise SourceError(source.image, "read", str(error)) from error
+    reading = options.masks
+    if readers.is_one_hot(source.mask):  # comes out as class ids
+        reading = dataclasses.replace(reading, kind="index")
     try:
-        mask = readers.read_mask(source.mask)
+        read_mask = readers.read_index if reading.kind == "index" else readers.read_mask
+        mask = read_mask(source.mask)
     except FlexsegError as error:
         raise SourceError(source.mask, "read", str(error)) from error
     if image.shape[:2] != mask.shape[:2]:
         sizes = "image is {}x{}, the mask {}x{}".format(*image.shape[:2], *mask.shape[:2])
         raise SourceError(source.image, "read", f"sizes differ: the {sizes} ({source.mask})")
     try:
-        ids, unmatched = masks.to_ids(mask, options.label_map, options.masks)
+        ids, unmatched = masks.to_ids(mask, options.label_map, reading)
     except FlexsegError as error:
         raise SourceError(source.mask, "categorize", str(error)) from error
     image, ids = options.preparation.image(image), options.preparation.mask(ids)
@@ -90,7 +95,9 @@ def make(read: ReadSource, options: Options) -> Iterator[Record]:
     else:
         variants = iter([(read.image, read.ids, "")])
     for image, ids, text in variants:
-        whole = Record(image, ids, source.id, source.filename, (0, 0), ids.shape, text)
+        height, width = ids.shape
+        size = (height, width)
+        whole = Record(image, ids, source.id, source.filename, (0, 0), size, text)
         if not options.tile_size:
             yield whole
             continue
@@ -98,15 +105,19 @@ def make(read: ReadSource, options: Options) -> Iterator[Record]:
             if not train or _is_kept(tile, options):
                 yield tile
         if train and options.add_reduced:
-            size = (options.tile_size, options.tile_size)
+            small = (options.tile_size, options.tile_size)
             yield dataclasses.replace(
-                whole, image=resize_image(image, size), mask=resize_mask(ids, size), source_size=size
+                whole,
+                image=resize_image(image, small),
+                mask=resize_mask(ids, small),
+                source_size=small,
+                augmentation=f"reduced: {text}" if text else "reduced",
             )
 
 
 def _tiles(whole: Record, options: Options) -> Iterator[Record]:
     tile = options.tile_size
-    for y, x in TileGrid(*whole.mask.shape, tile, options.tile_overlap):
+    for y, x in TileGrid(*whole.source_size, tile, options.tile_overlap):
         window = np.s_[y : y + tile, x : x + tile]
         yield dataclasses.replace(
             whole,
@@ -117,7 +128,7 @@ def _tiles(whole: Record, options: Options) -> Iterator[Record]:
 
 
 def _is_kept(tile: Record, options: Options) -> bool:
-    """Whether a tile of the split "train" is kept: all with foreground, and a share of the empty."""
+    """Whether a tile of "train" is kept: all that have foreground, and a share of the empty."""
     if options.empty_tiles >= 1 or ((tile.mask > 0) & (tile.mask != 255)).any():
         return True
     key = f"{tile.source_id}:{tile.augmentation}:{tile.origin}"

@@ -27,7 +27,7 @@ from absl import flags
 from tqdm import tqdm
 
 from flexseg_errors import FlexsegError, UsageError
-from pipelines import convert_masks, records
+from pipelines import augment, convert_masks, records
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
 from pipelines.manifest import Manifest
@@ -175,7 +175,8 @@ def record_name(features: Mapping[str, list[Any]], prefix: str = "", origin: str
             f"{origin} holds a record of the source {source_id!r}, which is no path below a "
             "folder; the dataset was not made by flexseg prepare."
         )
-    variant = _text(features, records.AUGMENTATION).partition(":")[0].strip().replace("/", "_")
+    text = _text(features, records.AUGMENTATION)
+    variant = augment.variant_name(text).strip().replace("/", "_")
     if variant:
         name = f"{variant}_{name}"
     size = features[records.HEIGHT][0], features[records.WIDTH][0]

@@ -205,10 +205,12 @@ class Categorizer:
     _UNMATCHED = 0x100
 
     def __init__(self, label_map: LabelMap, tolerance: float | None = None):
-        """Args:
-        label_map: the classes.
-        tolerance: Euclidean distance in RGB units (0..441) up to which a colour is taken for
-          the nearest one of the map; None stands for `label_map.blend_tolerance`.
+        """Starts with an empty table.
+
+        Args:
+          label_map: the classes.
+          tolerance: Euclidean distance in RGB units (0..441) up to which a colour is taken for
+            the nearest one of the map; None stands for `label_map.blend_tolerance`.
         """
         self.tolerance = label_map.blend_tolerance if tolerance is None else tolerance
         self._colors = np.array([c for k in label_map.classes for c in k.colors], np.int32)
@@ -216,7 +218,9 @@ class Categorizer:
         self._table = np.full(1 << 24, self._UNKNOWN, np.uint16)
 
     def __call__(self, mask: np.ndarray) -> Categorized:
-        """Args:
+        """Maps a mask.
+
+        Args:
           mask: uint8 [H, W] (gray) or [H, W, 3] (RGB).
 
         Returns:
@@ -251,7 +255,9 @@ class Categorizer:
         return r, g, b
 
     def _learn(self, packed: np.ndarray) -> None:
-        for part in np.array_split(packed, max(1, packed.size >> 16)):  # bounds the [N, K] distances
+        for part in np.array_split(
+            packed, max(1, packed.size >> 16)
+        ):  # bounds the [N, K] distances
             rgb = np.stack([part >> 16, part >> 8 & 0xFF, part & 0xFF], -1).astype(np.int32)
             distance = ((rgb[:, None] - self._colors) ** 2).sum(-1)
             value = self._ids[distance.argmin(-1)]
@@ -273,7 +279,9 @@ def _from_colors(data: Mapping[Any, Any], origin: str) -> LabelMap:
     colors: dict[int, list[Color]] = {}
     for color, class_id in data.items():
         colors.setdefault(_class_id(class_id, origin), []).append(_color(color, origin))
-    return LabelMap(tuple(LabelClass(i, _default_name(i), tuple(colors[i])) for i in sorted(colors)))
+    return LabelMap(
+        tuple(LabelClass(i, _default_name(i), tuple(colors[i])) for i in sorted(colors))
+    )
 
 
 def _default_name(class_id: int) -> str:

@@ -94,7 +94,10 @@ class Manifest:
 
 @dataclasses.dataclass
 class Tally:
-    """Sums over records from which a split's statistics follow; whole numbers, so exact in any order."""
+    """Sums over records, from which a split's statistics follow.
+
+    They are whole numbers, and so the same in any order.
+    """
 
     num_classes: int
     channels: int
@@ -160,7 +163,9 @@ def summarize(shards: Sequence[Mapping[str, Any]]) -> Split:
         min_size=_size(min, tallies, "min_size"),
         max_size=_size(max, tallies, "max_size"),
         unmatched_pixels=sum(s["unmatched_pixels"] for s in shards),
-        shards=tuple(Shard(s["name"], s["tally"]["examples"], s["bytes"], s["sha256"]) for s in shards),
+        shards=tuple(
+            Shard(s["name"], s["tally"]["examples"], s["bytes"], s["sha256"]) for s in shards
+        ),
     )
 
 
@@ -195,7 +200,7 @@ def load(folder: str) -> Manifest:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
         if data["format"] != FORMAT:
-            raise FlexsegError(f'{path} has the format {data["format"]!r}; expected {FORMAT!r}.')
+            raise FlexsegError(f"{path} has the format {data['format']!r}; expected {FORMAT!r}.")
         return Manifest(
             folder=folder,
             label_map=label_maps.from_dict(data["label_map"], path),
@@ -209,7 +214,9 @@ def load(folder: str) -> Manifest:
     except FlexsegError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FlexsegError(f"{path} is damaged ({error!r}); run `flexseg prepare` again.") from error
+        raise FlexsegError(
+            f"{path} is damaged ({error!r}); run `flexseg prepare` again."
+        ) from error
 
 
 def verify(folder: str) -> list[str]:

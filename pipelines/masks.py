@@ -27,7 +27,8 @@ class MaskReading:
         above a threshold are class 1.
       threshold: of binary masks: "otsu", "triangle" (each found per mask), or a gray value 0..255.
       color_tolerance: RGB distance up to which a colour is taken for the nearest of the map.
-      unmatched: what becomes of pixels beyond it: "error" rejects a mask with many of them and takes
+      unmatched: what becomes of pixels beyond it: "error" rejects a mask with many of them and
+      takes
         the nearest otherwise, "nearest" takes the nearest, "ignore" gives them the ignore id.
     """
 
@@ -61,7 +62,7 @@ def to_ids(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> tuple
     """Turns a mask into class ids.
 
     Args:
-      mask: uint8 [H, W] (gray) or [H, W, 3] (RGB).
+      mask: uint8 [H, W] (gray) or [H, W, 3] (RGB); whole numbers [H, W] for the kind "index".
       label_map: the classes.
       reading: what the values stand for.
 
@@ -73,10 +74,9 @@ def to_ids(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> tuple
     """
     if reading.kind == "colors":
         return _from_colors(mask, label_map, reading)
-    gray = _gray(mask)
     if reading.kind == "index":
-        return _from_index(gray, label_map), 0
-    return _from_binary(gray, reading.threshold), 0
+        return _from_index(mask, label_map), 0
+    return _from_binary(_gray(mask), reading.threshold), 0
 
 
 def check(label_map: LabelMap, reading: MaskReading) -> None:
@@ -106,15 +106,15 @@ def _from_colors(
     return result.ids, result.unmatched
 
 
-def _from_index(gray: np.ndarray, label_map: LabelMap) -> np.ndarray:
-    present = np.flatnonzero(np.bincount(gray.ravel(), minlength=256)).tolist()
-    wrong = [v for v in present if v >= label_map.num_classes and v != IGNORE_ID]
-    if wrong:
+def _from_index(values: np.ndarray, label_map: LabelMap) -> np.ndarray:
+    known = ((values >= 0) & (values < label_map.num_classes)) | (values == IGNORE_ID)
+    if not known.all():
+        wrong = np.unique(values[~known])[:8].tolist()
         raise FlexsegError(
-            f"the values {', '.join(map(str, wrong[:8]))} are no class ids: the label map has "
+            f"the values {', '.join(map(str, wrong))} are no class ids: the label map has "
             f"0..{label_map.num_classes - 1}, and 255 is ignored; mend --label_map or --mask_kind"
         )
-    return gray
+    return values.astype(np.uint8)
 
 
 def _from_binary(gray: np.ndarray, threshold: str) -> np.ndarray:
@@ -142,4 +142,3 @@ def _gray(mask: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=2)  # its table is what makes the second mask fast
 def _categorizer(label_map: LabelMap, tolerance: float) -> Categorizer:
     return Categorizer(label_map, tolerance)
-

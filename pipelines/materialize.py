@@ -21,7 +21,9 @@ class Materialize(beam.DoFn):
         self._bytes = Metrics.counter("flexseg", "bytes")
 
     def setup(self) -> None:
-        cv2.setNumThreads(1)  # the workers share the cores; OpenCV's own threads would fight for them
+        cv2.setNumThreads(
+            1
+        )  # the workers share the cores; OpenCV's own threads would fight for them
 
     def process(self, name: str) -> Iterator[str]:
         result = shards.materialize(self._folder, name)

@@ -1,8 +1,9 @@
 """Online augmentation in the graph: every example differently in every epoch, and repeatably.
 
-All randomness is a function of (seed, position in the endless stream of examples), so that a run that
-is resumed sees what an unbroken one sees. Image and mask share one affine draw, resampled once: the
-image linearly, the mask by nearest neighbour. Brightness and contrast touch the image alone.
+All randomness is a function of (seed, position in the endless stream of examples), so that a run
+that is resumed sees what an unbroken one sees. Image and mask share one affine draw, resampled
+once: the image linearly, the mask by nearest neighbour. Brightness and contrast touch the image
+alone.
 """
 
 from __future__ import annotations

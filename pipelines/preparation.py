@@ -1,4 +1,4 @@
-"""What is done to a source's geometry before a model sees it, and how it is undone.
+"""What is done to a source before a model sees it, and how its geometry is undone.
 
 Kept with the dataset, the run and the bundle, so that whoever predicts need not remember it.
 """
@@ -13,19 +13,24 @@ import cv2
 import numpy as np
 
 from flexseg_errors import FlexsegError
+from pipelines.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """At most one of the two; neither leaves the source as it is.
+    """What is done to every source; the defaults leave it as it is.
 
     Attributes:
-      image_size: (height, width) to which every source is stretched.
+      image_size: (height, width) to which every source is stretched; not together with scale.
       scale: factor by which both sides are enlarged (above 1) or reduced.
+      intensity: how values of more than 8 bits become 8-bit, as text (`intensity.parse`).
+      preprocessing: what is done to colours before resizing, as text (`Preprocessing.from_text`).
     """
 
     image_size: tuple[int, int] | None = None
     scale: float = 1.0
+    intensity: str = "none"
+    preprocessing: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size and self.scale != 1:
@@ -38,7 +43,21 @@ class Preparation:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preparation:
         size = data.get("image_size")
-        return cls((int(size[0]), int(size[1])) if size else None, float(data.get("scale", 1.0)))
+        return cls(
+            (int(size[0]), int(size[1])) if size else None,
+            float(data.get("scale", 1.0)),
+            str(data.get("intensity", "none")),
+            str(data.get("preprocessing", "")),
+        )
+
+    @property
+    def resizes(self) -> bool:
+        """Whether a source's size changes."""
+        return self.image_size is not None or self.scale != 1
+
+    def unresized(self) -> Preparation:
+        """The same without a change of size or colours: what is read is what the file shows."""
+        return Preparation(intensity=self.intensity)
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """The size of a source of that size once prepared; halves are rounded up."""
@@ -47,7 +66,8 @@ class Preparation:
         return max(1, int(height * self.scale + 0.5)), max(1, int(width * self.scale + 0.5))
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Prepares an image, uint8 [H, W, C]."""
+        """Prepares an image that was read, uint8 [H, W, C]."""
+        image = Preprocessing.from_text(self.preprocessing).image(image)
         return resize_image(image, self.size_of(*image.shape[:2]))
 
     def mask(self, ids: np.ndarray) -> np.ndarray:
@@ -56,7 +76,10 @@ class Preparation:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes [H, W, C] to (height, width): mean over areas where both sides shrink, else linear."""
+    """Resizes [H, W, C] to (height, width).
+
+    The mean over areas where both sides shrink, else linear.
+    """
     height, width = image.shape[:2]
     if (height, width) == tuple(size):
         return image

@@ -1,16 +1,16 @@
-"""Turns folders of images and colour masks into sharded TFRecords.
+r"""Turns folders of images and colour masks into sharded TFRecords.
 
 Sources are paired by their stem, split by group, mapped from colours to class ids, resized or cut
-into tiles if asked, and written as shards with a manifest, dataset.json. The same sources and options
-give the same bytes on every machine. A run that was interrupted goes on where it stopped.
+into tiles if asked, and written as shards with a manifest, dataset.json. The same sources and
+options give the same bytes on every machine. A run that was interrupted goes on where it stopped.
 
 Any option of Apache Beam may follow, such as --direct_num_workers=4.
 
 Examples:
-  flexseg prepare --dataset=lung --output=records --label_map='{(0,0,0):0,(255,255,255):1}' \\
+  flexseg prepare --dataset=lung --output=records --label_map='{(0,0,0):0,(255,255,255):1}' \
       --image_size=256,256
-  flexseg prepare --images=slides --masks=annotations --output=records --label_map=classes.yaml \\
-      --tile_size=512 --tile_overlap=64 --group_regex='patient\\d+'
+  flexseg prepare --images=slides --masks=annotations --output=records --label_map=classes.yaml \
+      --tile_size=512 --tile_overlap=64 --group_regex='patient\d+'
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from absl import flags
 from tqdm import tqdm
 
 from flexseg_errors import FlexsegError, UsageError, nearest
+from pipelines import augment, intensity, masks, readers, shards, sources
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
-from pipelines import augment, masks, readers, shards, sources
 from pipelines.preparation import Preparation
+from pipelines.preprocessing import Preprocessing
 from pipelines.shards import Options, ShardPlan
 from pipelines.sources import Rejected, Source
 
@@ -50,7 +51,9 @@ def define_flags(values: flags.FlagValues) -> None:
     def string(name: str, default: str | None, text: str) -> None:
         flags.DEFINE_string(name, default, text, flag_values=values)
 
-    string("dataset", None, "Folder with images/ and masks/, or train/, valid/, test/ holding them.")
+    string(
+        "dataset", None, "Folder with images/ and masks/, or train/, valid/, test/ holding them."
+    )
     string("images", None, "Folder of images, instead of --dataset.")
     string("masks", None, "Folder of masks, instead of --dataset.")
     string("output", None, "Folder for the dataset; made if it is not there.")
@@ -95,6 +98,18 @@ def define_flags(values: flags.FlagValues) -> None:
         "What masks hold. colors of the label map; index: gray values are class ids; "
         "binary:THRESHOLD, binary:otsu, binary:triangle: brighter than that is class 1.",
     )
+    string(
+        "intensity",
+        "none",
+        "How images of more than 8 bits become 8-bit: none, minmax, percentile:1,99, "
+        "window:CENTRE,WIDTH.",
+    )
+    string(
+        "preprocessing",
+        "",
+        "Done to images before resizing, such as gamma=1.5,sharpen=1,invert,contrast=1.5:40,"
+        "color=BGR2HSV.",
+    )
     string("augment", None, "YAML file, or preset, of what is made of each training source.")
     flags.DEFINE_float(
         "empty_tiles",
@@ -127,7 +142,12 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     tolerance = values.color_tolerance
     options = Options(
         label_map=label_map,
-        preparation=Preparation(parse_size(values.image_size), values.scale),
+        preparation=Preparation(
+            parse_size(values.image_size),
+            values.scale,
+            str(intensity.parse(values.intensity)),
+            str(Preprocessing.from_text(values.preprocessing)),
+        ),
         split="" if has_splits else values.split,
         split_method="" if has_splits else values.split_method,
         split_seed=values.split_seed,
@@ -146,7 +166,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     masks.check(label_map, options.masks)
     if not options.masks.color_tolerance >= 0:
         raise FlexsegError(
-            f"--color_tolerance={options.masks.color_tolerance}: expected an RGB distance of at least 0."
+            f"--color_tolerance={options.masks.color_tolerance}: expected an RGB distance "
+            "of at least 0."
         )
     if options.tile_size < 0 or not 0 <= options.tile_overlap < max(1, options.tile_size):
         raise FlexsegError(
@@ -175,9 +196,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         rejected += [Rejected(**r) for result in made for r in result["rejected"]]
     _write_rejected(values.output, rejected)
     if len(rejected) > values.max_rejected:
+        count = len(found) + sum(r.stage in ("pair", "group") for r in rejected)
         raise FlexsegError(
-            f"{len(rejected)} of {len(found) + sum(r.stage in ('pair', 'group') for r in rejected)} "
-            f"sources cannot be used (--max_rejected={values.max_rejected}):\n{describe(rejected)}\n"
+            f"{len(rejected)} of {count} sources cannot be used "
+            f"(--max_rejected={values.max_rejected}):\n{describe(rejected)}\n"
             f"All are listed in {os.path.join(values.output, manifests.REJECTED)}. Mend them, or "
             "allow them with --max_rejected, and run the same command again: what is done is kept."
         )
@@ -292,6 +314,8 @@ def plan(found: Sequence[Source], options: Options) -> list[ShardPlan]:
         except FlexsegError:
             continue  # the worker that meets it rejects it, with all else that is wrong
     channels = max((h.channels for h in headers.values()), default=3)
+    if Preprocessing.from_text(options.preparation.preprocessing).needs_color:
+        channels = 3
     by_split = collections.defaultdict(list)
     for source in found:
         by_split[source.split].append(source)

@@ -10,14 +10,21 @@ import numpy as np
 from PIL import Image
 
 from flexseg_errors import FlexsegError
+from pipelines import arrays, formats
+from pipelines.intensity import Intensity
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
+_PNM = (".pgm", ".ppm", ".pnm", *formats.GZIPPED_PNM_SUFFIXES)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy", *_PNM)
+_ONE_HOT = ".npz"
+_LOW_BIT_GRAY = {"L;2": 85, "L;4": 17}  # Pillow's factor from a sample of 2 or 4 bits to its gray
 
 # Large images are what tiling is for; Pillow, which only reads headers here, would refuse them.
 Image.MAX_IMAGE_PIXELS = None
 
+_AS_IT_IS = Intensity()
 _GRAY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
 _EXIF_ORIENTATION = 274
+_HEAD_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +37,25 @@ class Header:
 
 
 def is_image(name: str) -> bool:
-    """Whether the file's suffix, in any case, is one that can be read."""
+    """Whether the file's suffix, in any case, is one that can be read as an image."""
     return name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith(".")
+
+
+def is_mask(name: str) -> bool:
+    """Whether the file's suffix, in any case, is one that can be read as a mask."""
+    return is_image(name) or is_one_hot(name)
+
+
+def is_one_hot(name: str) -> bool:
+    """Whether the file's suffix, in any case, is that of one-hot masks."""
+    return name.lower().endswith(_ONE_HOT) and not os.path.basename(name).startswith(".")
+
+
+def stem(name: str) -> str:
+    """A file's name without its suffix; `.ppm.gz` and its like count as one."""
+    if name.lower().endswith(formats.GZIPPED_PNM_SUFFIXES):
+        name = name[: -len(".gz")]
+    return os.path.splitext(name)[0]
 
 
 def read_header(path: str) -> Header:
@@ -40,33 +64,49 @@ def read_header(path: str) -> Header:
     Raises:
       FlexsegError: where the file is missing, empty, or not an image.
     """
+    if path.lower().endswith(".npy"):
+        shape = arrays.read_shape(path)
+        if len(shape) not in (2, 3):
+            raise FlexsegError(f"{path} is an array of {len(shape)} axes, not an image.")
+        return Header(shape[0], shape[1], 3 if shape[2:] == (3,) else 1)
+    if path.lower().endswith(formats.GZIPPED_PNM_SUFFIXES):
+        with open(path, "rb") as file:
+            found = formats.pnm_header(file.read(_HEAD_BYTES), path)
+        return Header(found.height, found.width, found.channels)
     try:
         with Image.open(path) as image:
             width, height = image.size
             channels = 1 if image.mode in _GRAY_MODES else 3
             if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
                 width, height = height, width
+            formats.refuse_several_pages(image, path)
+    except FlexsegError:
+        raise
     except Exception as error:  # Pillow raises whatever its plug-ins raise
         size = os.path.getsize(path) if os.path.exists(path) else None
-        why = "is missing" if size is None else "is empty" if size == 0 else "is not a readable image"
+        why = (
+            "is missing" if size is None else "is empty" if size == 0 else "is not a readable image"
+        )
         raise FlexsegError(f"{path} {why}.") from error
     return Header(height, width, channels)
 
 
-def read_image(path: str, channels: int) -> np.ndarray:
+def read_image(path: str, channels: int, intensity: Intensity = _AS_IT_IS) -> np.ndarray:
     """Decodes an image.
 
     Args:
       path: the file.
       channels: 1 or 3; a gray image is repeated, an image with colours never reduced to gray.
+      intensity: how deeper values become 8-bit.
 
     Returns:
       uint8 [H, W, channels], RGB.
 
     Raises:
-      FlexsegError: where the file cannot be decoded to its end, or holds more than 8 bits.
+      FlexsegError: where the file cannot be decoded to its end, or holds more than 8 bits and
+        `intensity` does not say what they mean.
     """
-    pixels = _decode(path)
+    pixels = intensity.apply(_decode(path), path=path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
         return np.repeat(pixels, channels, axis=-1) if channels > 1 else pixels
@@ -78,14 +118,66 @@ def read_image(path: str, channels: int) -> np.ndarray:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """Decodes a mask in colours: uint8 [H, W] where it is gray, else [H, W, 3] RGB.
+    """Decodes a mask: uint8 [H, W] where it is gray, else [H, W, 3] RGB.
 
-    Palette files come out in their palette's colours; transparency is dropped.
+    Palette files come out in their palette's colours; transparency is dropped. One-hot masks
+    (`.npz`) come out as class ids, with 255 where no class is.
     """
-    return _decode(path)
+    if is_one_hot(path):
+        return arrays.read_one_hot(path)
+    pixels = _decode(path)
+    if pixels.dtype != np.uint8:
+        if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.floor(pixels)).any():
+            raise FlexsegError(
+                f"{path} holds {pixels.dtype} values beyond 0..255; a mask has 8 bits."
+            )
+        pixels = pixels.astype(np.uint8)
+    return pixels
+
+
+def read_index(path: str) -> np.ndarray:
+    """Decodes a mask whose pixel values, not colours, are class ids: [H, W] of whole numbers.
+
+    A palette's colours are not looked at.
+
+    Raises:
+      FlexsegError: where the file cannot be read, is a JPEG, or has colours.
+    """
+    if is_one_hot(path):
+        return arrays.read_one_hot(path)
+    if path.lower().endswith((".npy", *formats.GZIPPED_PNM_SUFFIXES)):
+        pixels = _decode(path)
+        form, mode, tiles = None, "", []
+    else:
+        try:
+            with Image.open(path) as picture:
+                form, mode = picture.format, picture.mode
+                tiles = list(picture.tile)  # gone once the pixels are decoded
+                pixels = np.asarray(picture)
+        except Exception as error:  # Pillow raises whatever its plug-ins raise
+            raise FlexsegError(f"{path} cannot be read as an image ({error}).") from error
+    if form == "JPEG":
+        raise FlexsegError(
+            f"{path} is a JPEG, which does not keep pixel values exactly, so they are no class "
+            "ids; read it as colors."
+        )
+    if mode in ("LA", "PA", "RGBA"):
+        pixels = pixels[..., :-1]
+    if pixels.ndim == 3:
+        if not (pixels == pixels[..., :1]).all():
+            raise FlexsegError(f"{path} has colors, not class ids; read it as colors.")
+        pixels = pixels[..., 0]
+    if mode == "L" and tiles:
+        pixels = pixels // _LOW_BIT_GRAY.get(str(tiles[0][3]), 1)
+    return pixels
 
 
 def _decode(path: str) -> np.ndarray:
+    """[H, W] or [H, W, 3] RGB, in the type that is stored."""
+    if path.lower().endswith(".npy"):
+        return arrays.read_image(path)
+    header = read_header(path)
+    formats.check_pixels(header.height, header.width, formats.MAX_PIXELS, path)
     # Pillow and OpenCV both fill up what a truncated file lacks unless told otherwise; Pillow's
     # refusal is by exception, OpenCV's by a warning alone. So the end is checked by Pillow's rules.
     try:
@@ -95,6 +187,8 @@ def _decode(path: str) -> np.ndarray:
         raise FlexsegError(f"{path} cannot be read: {error.strerror}.") from error
     if not data.size:
         raise FlexsegError(f"{path} is empty.")
+    if path.lower().endswith(_PNM):
+        return formats.decode_pnm(data.tobytes(), path)
     _refuse_truncated(path, data)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -102,11 +196,6 @@ def _decode(path: str) -> np.ndarray:
         raise FlexsegError(f"{path} cannot be decoded: {error.err}.") from error
     if pixels is None:
         raise FlexsegError(f"{path} is not a readable image.")
-    if pixels.dtype != np.uint8:
-        raise FlexsegError(
-            f"{path} holds {pixels.dtype} values; only 8-bit images can be read. "
-            "Map it to 8 bits first."
-        )
     return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -1,8 +1,8 @@
 """The schema of a record: one image, or one tile of it, with its mask in class ids.
 
 Feature keys follow the common TensorFlow segmentation schema, so that its readers can use the
-records. The TFRecord framing and the `tf.train.Example` message are written here without TensorFlow:
-a Beam worker starts in a fraction of a second and needs a tenth of the memory.
+records. The TFRecord framing and the `tf.train.Example` message are written here without
+TensorFlow: a Beam worker starts in a fraction of a second and needs a tenth of the memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ TILE_ORIGIN = "image/tile/origin"
 SOURCE_SIZE = "image/source/size"
 AUGMENTATION = "image/augmentation"
 
-# Run-length filtering at level 1: decodes twice as fast as the default, and smaller on label images.
+# Run-length filtering at level 1: decodes twice as fast as the default, and smaller on label
+# images.
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
 

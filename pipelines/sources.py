@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flexseg_errors import FlexsegError, nearest
 from pipelines import readers
@@ -102,8 +102,8 @@ def pair(layout: Layout, group_regex: str | None) -> tuple[list[Source], list[Re
       The sources in the order of their ids, and what has no partner, several, or no group.
     """
     expression = compile_group_regex(group_regex)
-    images, image_files = _by_stem(layout.images)
-    masks, mask_files = _by_stem(layout.masks)
+    images, image_files = _by_stem(layout.images, readers.is_image)
+    masks, mask_files = _by_stem(layout.masks, readers.is_mask)
     if not image_files:
         raise FlexsegError(
             f"There are no images in {layout.images} (looked for {' '.join(readers.SUFFIXES)}, "
@@ -114,7 +114,9 @@ def pair(layout: Layout, group_regex: str | None) -> tuple[list[Source], list[Re
     for stem in sorted(images.keys() | masks.keys()):
         found = images.get(stem, []) + masks.get(stem, [])
         if len(images.get(stem, [])) > 1 or len(masks.get(stem, [])) > 1:
-            reason = f'several files share the stem "{stem}": {", ".join(map(os.path.basename, found))}'
+            reason = (
+                f'several files share the stem "{stem}": {", ".join(map(os.path.basename, found))}'
+            )
             rejected.append(Rejected(found[0], "pair", reason))
         elif stem not in masks:
             rejected.append(Rejected(found[0], "pair", f"the image has no mask in {layout.masks}"))
@@ -246,7 +248,9 @@ def assign_splits(
             splits[source.group].add(source.split)
         torn = {g: sorted(found) for g, found in sorted(splits.items()) if len(found) > 1}
         if torn:
-            shown = "; ".join(f'"{g}" in {" and ".join(found)}' for g, found in list(torn.items())[:10])
+            shown = "; ".join(
+                f'"{g}" in {" and ".join(found)}' for g, found in list(torn.items())[:10]
+            )
             raise FlexsegError(
                 f"{len(torn)} groups lie in more than one split, so that what is trained on would "
                 f"be tested on: {shown}. Move their files into one split, or mend --group_regex."
@@ -272,16 +276,16 @@ def _checked(layout: Layout) -> Layout:
     return layout
 
 
-def _by_stem(folder: str) -> tuple[dict[str, list[str]], int]:
+def _by_stem(folder: str, is_wanted: Callable[[str], bool]) -> tuple[dict[str, list[str]], int]:
     """Stem (path below the folder, without suffix) -> files; and the number of files."""
     files = defaultdict(list)
     count = 0
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
-            if readers.is_image(name):
+            if is_wanted(name):
                 path = os.path.join(parent, name)
-                stem = os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/")
+                stem = readers.stem(os.path.relpath(path, folder)).replace(os.sep, "/")
                 files[stem].append(path)
                 count += 1
     return files, count

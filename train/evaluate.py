@@ -21,7 +21,6 @@ from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import manifest as manifests
-from pipelines.preparation import Preparation
 from train import runs
 from train.runs import Run
 
@@ -165,9 +164,8 @@ def _refuse_misfit(run: Run, manifest: manifests.Manifest) -> None:
         refuse(f"its classes are {manifest.label_map.names}, the run's {run.label_map.names}")
     if manifest.channels != run.channels:
         refuse(f"its images have {manifest.channels} channels, the run's {run.channels}")
-    if manifest.preparation not in (run.preparation, Preparation()):
+    if manifest.preparation not in (run.preparation, run.preparation.unresized()):
         refuse(
             f"it was prepared by {manifest.preparation}, the run's data by {run.preparation}; "
             "prepare it in the same way, or without --image_size and --scale"
         )
-

@@ -249,15 +249,13 @@ def define_flags(values: flags.FlagValues) -> None:
             continue
         seen.add(key)
         text = "" if default in (None, ()) else f" Default: {_text(default)}."
-        flags.DEFINE_string(
-            f"config.{key}", None, field.metadata["doc"] + text, flag_values=values
-        )
+        flags.DEFINE_string(f"config.{key}", None, field.metadata["doc"] + text, flag_values=values)
 
 
 def overrides_from(values: flags.FlagValues) -> dict[str, str]:
     """The experiment's keys that were given as flags."""
     return {
-        name.removeprefix("config."): values[name].value
+        name.removeprefix("config."): str(values[name].value)
         for name in values
         if name.startswith("config.") and values[name].value is not None
     }
@@ -288,7 +286,7 @@ def _build(kind: type[Any], data: Any, path: str, origin: str) -> Any:
         _refuse_unknown(key, fields, path, origin)
         full = f"{path}.{key}" if path else key
         if dataclasses.is_dataclass(hints[key]):
-            values[key] = _build(hints[key], value, full, origin)  # type: ignore[arg-type]
+            values[key] = _build(hints[key], value, full, origin)
         else:
             values[key] = _convert(value, hints[key], full, origin)
     return _checked(kind, values, path, origin)

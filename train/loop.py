@@ -1,8 +1,9 @@
 """The distributed steps: one program for one device, several, or several hosts.
 
 Keras' `fit` fails under several hosts, clips gradients before they are summed, and hides the step;
-so the steps are ours. On every replica: forward, loss from sums over all replicas, gradients, summed
-over replicas, then clipped, and the optimizer applied to gradients that are the same on each.
+so the steps are ours. On every replica: forward, loss from sums over all replicas, gradients,
+summed over replicas, then clipped, and the optimizer applied to gradients that are the same on
+each.
 """
 
 from __future__ import annotations
@@ -114,14 +115,16 @@ class Steps:
         total_steps: int,
         loss_scaling: bool = False,
     ):
-        """Args:
-        strategy: under whose scope `model` was made.
-        model: images [B, H, W, C] to logits [B, H, W, K or 1].
-        loss: what is minimized.
-        config: optimizer and schedule.
-        num_classes: K.
-        total_steps: length of the whole run, for the schedule.
-        loss_scaling: scale the loss so that float16 gradients do not vanish.
+        """Makes optimizer and variables.
+
+        Args:
+          strategy: under whose scope `model` was made.
+          model: images [B, H, W, C] to logits [B, H, W, K or 1].
+          loss: what is minimized.
+          config: optimizer and schedule.
+          num_classes: K.
+          total_steps: length of the whole run, for the schedule.
+          loss_scaling: scale the loss so that float16 gradients do not vanish.
         """
         self.strategy = strategy
         self.model = model
@@ -210,9 +213,7 @@ class Steps:
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gradients = [g / self.loss_scale for g in gradients]
-        matrix = metrics.confusion(
-            batch["mask"], metrics.predicted_ids(logits), self._num_classes
-        )
+        matrix = metrics.confusion(batch["mask"], metrics.predicted_ids(logits), self._num_classes)
         return gradients, value, matrix
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:

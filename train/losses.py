@@ -1,8 +1,8 @@
 """Losses, each in two halves: sums over pixels, and a value made of the sums.
 
-Sums may be added over replicas and over batches before the value is taken. So a loss on two replicas
-is the loss on one with the whole batch, and a validation loss is that of the whole split, however it
-was cut into batches.
+Sums may be added over replicas and over batches before the value is taken. So a loss on two
+replicas is the loss on one with the whole batch, and a validation loss is that of the whole split,
+however it was cut into batches.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class SoftDice:
     """One minus the mean over foreground classes of (2 sum pg + s) / (sum p + sum g + s).
 
     p are probabilities, g the truth as 0 and 1; the sums run over the whole global batch, which is
-    steadier than image by image where many images lack a class (nnU-Net's batch Dice, Isensee et al.
-    2021). The background is left out.
+    steadier than image by image where many images lack a class (nnU-Net's batch Dice, Isensee et
+    al. 2021). The background is left out.
 
     Attributes:
       smooth: s, in pixels. Keeps the gradient bounded for a class that is absent from the batch.
@@ -125,7 +125,7 @@ def parse(text: str) -> WeightedSum:
     Raises:
       FlexsegError: naming the term that cannot be read and the known losses.
     """
-    terms = []
+    terms: list[tuple[float, str, Loss]] = []
     for part in text.split("+"):
         match = re.fullmatch(r"\s*(?:([0-9.eE-]+)\s*\*\s*)?([a-z_0-9]+)\s*", part)
         name = match.group(2) if match else part.strip()

@@ -12,8 +12,8 @@ from train.experiment import OptimizerConfig
 def learning_rate(config: OptimizerConfig, step: tf.Tensor, total_steps: int) -> tf.Tensor:
     """The learning rate of a step, a float32 scalar.
 
-    Linear warm-up from learning_rate / (warmup + 1) to learning_rate; then constant, or along half a
-    cosine (Loshchilov & Hutter 2017) that reaches zero where the run ends.
+    Linear warm-up from learning_rate / (warmup + 1) to learning_rate; then constant, or along half
+    a cosine (Loshchilov & Hutter 2017) that reaches zero where the run ends.
 
     Args:
       config: schedule, learning_rate and warmup_steps.

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from models.sliding_window import SlidingWindow
 from pipelines.preparation import Preparation
+from pipelines.preprocessing import Preprocessing
 from train.experiment import InferenceConfig
 
 
@@ -63,6 +64,7 @@ class Segmenter(tf.Module):
         self.channels = model.input_shape[-1]
         self.num_classes = max(2, model.output_shape[-1])
         self._preparation = preparation
+        self._preprocessing = Preprocessing.from_text(preparation.preprocessing)
         self._window = SlidingWindow(
             predict=lambda tiles: probabilities(model(tiles, training=False)),
             tile=tile,
@@ -75,16 +77,16 @@ class Segmenter(tf.Module):
         self.prepared_probabilities = tf.function(self._slide, input_signature=[spec])
 
     def _probabilities(self, image: tf.Tensor) -> tf.Tensor:
-        """uint8 [H, W, C] as it comes, to class probabilities float32 [H, W, K] of the same size."""
-        image = tf.convert_to_tensor(image)
+        """An image as it comes, uint8 [H, W, C], to probabilities float32 [H, W, K]."""
+        image = self._preprocessing.to_graph(tf.convert_to_tensor(image))
         size = tf.shape(image)[:2]
         prepared = tf.cast(image, tf.float32)
-        if self._preparation != Preparation():
+        if self._preparation.resizes:
             prepared = resize(prepared, self._prepared_size(size))
             # The network learnt on whole gray values.
             prepared = tf.round(tf.clip_by_value(prepared, 0.0, 255.0))
         result = self._window(tf.cast(prepared, tf.uint8))
-        return result if self._preparation == Preparation() else resize(result, size)
+        return resize(result, size) if self._preparation.resizes else result
 
     def _slide(self, image: tf.Tensor) -> tf.Tensor:
         """The same for an image that was prepared already."""

@@ -1,8 +1,8 @@
 """Trains a network on a dataset that `flexseg prepare` made.
 
-The experiment is a YAML file, or its keys as flags, or both; what is not given keeps its default. The
-run directory gets the resolved experiment, checkpoints, the best weights, curves and previews. A run
-that was interrupted goes on, exactly, when the same command is run again.
+The experiment is a YAML file, or its keys as flags, or both; what is not given keeps its default.
+The run directory gets the resolved experiment, checkpoints, the best weights, curves and previews.
+A run that was interrupted goes on, exactly, when the same command is run again.
 
 Examples:
   flexseg train --data=records --run=runs/lung
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("data", None, "Dataset made by flexseg prepare.", flag_values=values)
-    flags.DEFINE_string(
-        "run", None, "Run directory; made, or gone on with.", flag_values=values
-    )
+    flags.DEFINE_string("run", None, "Run directory; made, or gone on with.", flag_values=values)
     flags.DEFINE_string(
         "experiment", None, "YAML file with some or all of the keys below.", flag_values=values
     )

@@ -1,5 +1,6 @@
 """Images, and runs that were not trained: their weights are drawn, so that they differ by image."""
 
+import functools
 import os
 
 import cv2
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from export import bundle
 from pipelines import label_map as label_maps
 from pipelines.preparation import Preparation
 from train import experiment as experiments
@@ -59,6 +61,19 @@ def untrained_runs(tmp_path_factory):
     """Runs by name, of colour and gray images, softmax and sigmoid, with and without resizing."""
     folder = tmp_path_factory.mktemp("runs")
     return {name: make_run(folder / name, **how) for name, how in RUNS.items()}
+
+
+@pytest.fixture(scope="session")
+def bundle_of(untrained_runs, tmp_path_factory):
+    """A function from a run's name to its bundle, exported when first asked for."""
+    folder = tmp_path_factory.mktemp("bundles")
+
+    @functools.cache
+    def export(name):
+        assert bundle.export(untrained_runs[name], str(folder / name)) <= 1e-5
+        return folder / name
+
+    return export
 
 
 def noisy_image(size, channels=3, seed=0):

@@ -31,8 +31,6 @@ def main(images_path, results_path, bundles):
     for folder in bundles:
         loaded = tf.saved_model.load(folder)
         signatures, bundle = loaded.signatures, os.path.basename(folder)
-        inputs = {name: str(s.structured_input_signature[1]) for name, s in signatures.items()}
-        results[f"{bundle}/signatures"] = np.array(sorted(inputs.items()))
         channels = signatures["tiled"].structured_input_signature[1]["image"].shape[-1]
         pngs = []
         for name, image in images.items():

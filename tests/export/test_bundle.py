@@ -18,19 +18,10 @@ from train import experiment as experiments
 from train import runs
 
 SIZES = {"small": (9, 21), "tile": (32, 32), "odd": (33, 57), "large": (131, 87)}
-NAMES = ["colour", "gray", "stretched", "halved"]
+NAMES = ["colour", "gray", "stretched"]
 
 
-@pytest.fixture(scope="module")
-def bundles(untrained_runs, tmp_path_factory):
-    """Every run as a bundle."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for name in NAMES:
-        assert bundle.export(untrained_runs[name], str(folder / name)) <= 1e-5
-    return folder
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def images(draw_image):
     """Images of one and of three channels, by name."""
     return {
@@ -40,15 +31,13 @@ def images(draw_image):
     }
 
 
-@pytest.fixture(scope="module")
-def served(bundles, images, tmp_path_factory):
-    """What the bundles answer in a process that knows nothing of this project."""
-    folder = tmp_path_factory.mktemp("far away")
+def served_far_away(folder, images, bundles):
+    """What bundles answer in a process that knows nothing of this project."""
     np.savez(folder / "images.npz", **images)
     script = shutil.copy(Path(__file__).parent / "serve_bundles.py", folder)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [sys.executable, script, "images.npz", "results.npz", *(bundles / n for n in NAMES)],
+        [sys.executable, script, "images.npz", "results.npz", *bundles],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -58,64 +47,60 @@ def served(bundles, images, tmp_path_factory):
     return dict(np.load(folder / "results.npz"))
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_all_signatures_serve_every_size_with_tensorflow_alone(
-    served, untrained_runs, images, name
+    bundle_of, untrained_runs, images, tmp_path
 ):
-    run = untrained_runs[name]
-    segmenter = run.segmenter()
-    told = 0
-    for key, image in images.items():
-        if image.shape[-1] != run.channels:
-            continue
-        expected = segmenter.probabilities(image).numpy()
-        flipped = segmenter.probabilities(image[::-1]).numpy()
-        probabilities = served[f"{name}/{key}/probabilities"]
-        assert probabilities.dtype == np.float32
-        np.testing.assert_allclose(probabilities, [expected, flipped], atol=1e-5)
-        ids = served[f"{name}/{key}/class_ids"]
-        assert ids.dtype == np.uint8
-        np.testing.assert_array_equal(ids, probabilities.argmax(-1))
-        for signature in ("tiled", "encoded"):
-            found = served[f"{name}/{key}/{signature}"]
-            assert found.dtype == np.uint8
-            np.testing.assert_array_equal(found.reshape(image.shape[:2]), ids[0])
-        told += len(np.unique(ids)) > 1
-    assert told, "the network tells classes apart, or this test would say little"
+    """Of softmax and sigmoid, colour and gray, as they come and resized, in one process."""
+    served = served_far_away(tmp_path, images, [bundle_of(name) for name in NAMES])
+    for name in NAMES:
+        run, told = untrained_runs[name], 0
+        segmenter = run.segmenter()
+        for key, image in images.items():
+            if image.shape[-1] != run.channels:
+                continue
+            expected = [segmenter.probabilities(x).numpy() for x in (image, image[::-1])]
+            probabilities = served[f"{name}/{key}/probabilities"]
+            assert probabilities.dtype == np.float32
+            np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+            ids = served[f"{name}/{key}/class_ids"]
+            assert ids.dtype == np.uint8
+            np.testing.assert_array_equal(ids, probabilities.argmax(-1))
+            for signature in ("tiled", "encoded"):
+                found = served[f"{name}/{key}/{signature}"]
+                assert found.dtype == np.uint8
+                np.testing.assert_array_equal(found.reshape(image.shape[:2]), ids[0])
+            told += len(np.unique(ids)) > 1
+        assert told, "the network tells classes apart, or this test would say little"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_signatures_are_those_of_the_design(served, bundles, untrained_runs, name):
-    inputs = dict(served[f"{name}/signatures"])
-    assert set(inputs) == {"serving_default", "encoded", "tiled"}
-    run = untrained_runs[name]
-    signatures = tf.saved_model.load(str(bundles / name)).signatures
-    classes = 2 if name == "gray" else 3
+def test_the_signatures_are_those_of_the_design(bundle_of):
+    signatures = tf.saved_model.load(str(bundle_of("colour"))).signatures
 
     def described(specs):
         return {key: (spec.shape.as_list(), spec.dtype) for key, spec in specs.items()}
 
     expected = {
         "serving_default": (
-            {"images": ([None, None, None, run.channels], tf.uint8)},
+            {"images": ([None, None, None, 3], tf.uint8)},
             {
-                "probabilities": ([None, None, None, classes], tf.float32),
+                "probabilities": ([None, None, None, 3], tf.float32),
                 "class_ids": ([None, None, None], tf.uint8),
             },
         ),
         "encoded": ({"encoded": ([None], tf.string)}, {"mask_png": ([None], tf.string)}),
         "tiled": (
-            {"image": ([None, None, run.channels], tf.uint8)},
+            {"image": ([None, None, 3], tf.uint8)},
             {"class_ids": ([None, None], tf.uint8)},
         ),
     }
+    assert set(signatures) == set(expected)
     for key, (takes, gives) in expected.items():
         assert described(signatures[key].structured_input_signature[1]) == takes
         assert described(signatures[key].structured_outputs) == gives
 
 
-def test_jpeg_and_gray_files_are_decoded_to_the_channels_of_the_network(bundles, draw_image):
-    signature = tf.saved_model.load(str(bundles / "colour")).signatures["encoded"]
+def test_jpeg_and_gray_files_are_decoded_to_the_channels_of_the_network(bundle_of, draw_image):
+    signature = tf.saved_model.load(str(bundle_of("colour"))).signatures["encoded"]
     files = [
         tf.io.encode_jpeg(draw_image((40, 30))),
         tf.io.encode_png(draw_image((21, 50), 1)),
@@ -126,12 +111,18 @@ def test_jpeg_and_gray_files_are_decoded_to_the_channels_of_the_network(bundles,
     assert shapes == [[40, 30, 1], [21, 50, 1], [12, 7, 1]]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_assets_are_the_label_map_and_a_card(bundles, untrained_runs, name):
-    run, assets = untrained_runs[name], bundles / name / "assets"
+def test_the_assets_are_the_label_map_and_the_card(bundle_of, untrained_runs):
+    run, assets = untrained_runs["colour"], bundle_of("colour") / "assets"
     assert sorted(p.name for p in assets.iterdir()) == ["label_map.yaml", "model_card.json"]
     assert label_maps.load(str(assets / "label_map.yaml")) == run.label_map
     card = json.loads((assets / "model_card.json").read_text())
+    assert card == json.loads(json.dumps(bundle.model_card(run)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_says_what_a_stranger_needs(untrained_runs, name):
+    run = untrained_runs[name]
+    card = json.loads(json.dumps(bundle.model_card(run)))
     assert card["classes"] == list(run.label_map.names)
     assert card["channels"] == run.channels
     assert card["tile"] == list(run.size)
@@ -196,18 +187,16 @@ def test_a_bundle_that_differs_from_the_network_is_not_kept(
     assert left_over(tmp_path) == ["bundle"]
 
 
-def test_the_comparison_finds_a_bundle_of_other_weights(bundles, untrained_runs):
+def test_the_comparison_finds_a_bundle_of_other_weights(bundle_of, untrained_runs):
     segmenter = untrained_runs["colour"].segmenter()
-    assert bundle.compare(str(bundles / "colour"), segmenter) <= 1e-5
+    assert bundle.compare(str(bundle_of("colour")), segmenter) <= 1e-5
     bias = segmenter.model.get_layer("logits").bias
     bias.assign_add([0.01, 0.0, 0.0])
-    assert bundle.compare(str(bundles / "colour"), segmenter) > 1e-4
+    assert bundle.compare(str(bundle_of("colour")), segmenter) > 1e-4
 
 
 @pytest.mark.parametrize("signature", ["tiled", "encoded"])
-def test_the_comparison_looks_at_every_signature(
-    bundles, untrained_runs, monkeypatch, signature
-):
+def test_the_comparison_looks_at_every_signature(bundle_of, untrained_runs, monkeypatch, signature):
     load = tf.saved_model.load
 
     def broken(folder):
@@ -227,7 +216,7 @@ def test_the_comparison_looks_at_every_signature(
         return loaded
 
     monkeypatch.setattr(tf.saved_model, "load", broken)
-    difference = bundle.compare(str(bundles / "colour"), untrained_runs["colour"].segmenter())
+    difference = bundle.compare(str(bundle_of("colour")), untrained_runs["colour"].segmenter())
     assert difference == float("inf")
 
 

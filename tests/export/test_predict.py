@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import bundle, predictors
+from export import predictors
 from train import runs
 from train.runs import Run
-
-
-@pytest.fixture(scope="session")
-def colour_bundle(untrained_runs, tmp_path_factory):
-    """The run "colour" as a bundle."""
-    output = tmp_path_factory.mktemp("bundles") / "colour"
-    bundle.export(untrained_runs["colour"], str(output))
-    return output
 
 
 @pytest.fixture
@@ -89,9 +81,10 @@ def test_probabilities_and_overlay_come_on_demand(predict, untrained_runs, pictu
 
 
 def test_a_run_and_its_bundle_write_the_same_bytes(
-    predict, untrained_runs, colour_bundle, pictures, tmp_path
+    predict, untrained_runs, bundle_of, pictures, tmp_path
 ):
-    for model, name in ((untrained_runs["colour"].folder, "run"), (colour_bundle, "bundle")):
+    models = {"run": untrained_runs["colour"].folder, "bundle": bundle_of("colour")}
+    for name, model in models.items():
         done = predict(model, pictures, "--probabilities", "--overlay", output=tmp_path / name)
         assert done.status == 0, done.err
     assert contents(tmp_path / "run") == contents(tmp_path / "bundle")
@@ -139,9 +132,7 @@ def test_a_single_image_gives_a_single_mask(predict, untrained_runs, pictures, t
     assert set(contents(tmp_path / "masks")) == {"large.png"}
 
 
-def test_a_gray_image_does_for_a_network_of_colours(
-    predict, untrained_runs, draw_image, tmp_path
-):
+def test_a_gray_image_does_for_a_network_of_colours(predict, untrained_runs, draw_image, tmp_path):
     gray = draw_image((40, 30), 1)
     cv2.imwrite(str(tmp_path / "gray.png"), gray)
     run = untrained_runs["colour"]
@@ -151,9 +142,7 @@ def test_a_gray_image_does_for_a_network_of_colours(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_colour_image_is_not_for_a_network_of_gray(
-    predict, untrained_runs, draw_image, tmp_path
-):
+def test_a_colour_image_is_not_for_a_network_of_gray(predict, untrained_runs, draw_image, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     cv2.imwrite(str(folder / "colour.png"), draw_image((40, 30)))
@@ -178,9 +167,7 @@ def test_unreadable_images_are_named_and_the_others_done(
     assert set(contents(tmp_path / "masks")) == {f"{stem}.png" for stem in STEMS}
 
 
-def test_nothing_else_in_the_output_folder_is_touched(
-    predict, untrained_runs, pictures, tmp_path
-):
+def test_nothing_else_in_the_output_folder_is_touched(predict, untrained_runs, pictures, tmp_path):
     masks = tmp_path / "masks"
     (masks / "deep").mkdir(parents=True)
     (masks / "thesis.tex").write_text("mine")
@@ -224,9 +211,7 @@ def test_two_images_of_one_stem_are_refused(predict, untrained_runs, pictures, t
     assert not (tmp_path / "masks").exists()
 
 
-def test_an_overlay_and_a_mask_of_one_name_are_refused(
-    predict, untrained_runs, pictures, tmp_path
-):
+def test_an_overlay_and_a_mask_of_one_name_are_refused(predict, untrained_runs, pictures, tmp_path):
     (pictures / "small.overlay.png").write_bytes((pictures / "small.png").read_bytes())
     done = predict(untrained_runs["colour"].folder, pictures, "--overlay")
     assert done.status == 1

@@ -230,7 +230,7 @@ def test_all_problems_are_shown_together_and_nothing_is_written(convert, tmp_pat
     for message in (
         "5 problems; nothing was written",
         "high.png holds 7 (2 pixels); the label map has the ids 0 to 3 (and 255 is ignored)",
-        "red.png has colors, not class ids; give --from=rgb",
+        "red.png has colors, not class ids; read it as colors",
         "lossy.jpg is a JPEG",
         "broken.png cannot be read",
         f"twice.bmp, {masks}/twice.png: would become one mask",

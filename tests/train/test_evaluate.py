@@ -113,9 +113,7 @@ def test_the_figures_are_those_of_what_predict_writes(
         surprise.append(-np.log(np.maximum(p, 1e-7)).mean())
     assert set(found["legacy"]) == {"dice_coef_multiclass", "categorical_crossentropy"}
     assert found["legacy"]["dice_coef_multiclass"] == pytest.approx(np.mean(legacy), rel=2e-3)
-    assert found["legacy"]["categorical_crossentropy"] == pytest.approx(
-        np.mean(surprise), rel=5e-3
-    )
+    assert found["legacy"]["categorical_crossentropy"] == pytest.approx(np.mean(surprise), rel=5e-3)
 
 
 def test_tiles_put_together_score_as_the_untiled_images_do(untrained, large_datasets):

@@ -21,9 +21,7 @@ def expected(config, step, total):
 
 def rates(config, total, steps=None):
     steps = range(total) if steps is None else steps
-    return [
-        float(schedules.learning_rate(config, tf.constant(s, tf.int64), total)) for s in steps
-    ]
+    return [float(schedules.learning_rate(config, tf.constant(s, tf.int64), total)) for s in steps]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -100,7 +100,9 @@ def test_tensorboard_gets_the_scalars_of_steps_and_epochs(trained):
         for value in event.summary.value:
             seen.setdefault(value.tag, {})[event.step] = tf.make_ndarray(value.tensor).item()
     epochs = {f"epoch/{k}" for k in ("loss", "dice", "learning_rate", "val_loss", "val_dice")}
-    calls = {f"train/{k}" for k in ("loss", "learning_rate", "examples_per_second", "waiting_share")}
+    calls = {
+        f"train/{k}" for k in ("loss", "learning_rate", "examples_per_second", "waiting_share")
+    }
     assert set(seen) == epochs | calls
     history = json.loads((trained / "history.json").read_text())
     assert list(seen["epoch/val_loss"]) == [3, 6]
