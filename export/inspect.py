@@ -60,7 +60,7 @@ def dataset(folder: str) -> str:
         f"Dataset {folder}",
         f"  channels {manifest.channels}, rejected sources {manifest.rejected}",
         f"  preparation: {_preparation(manifest.preparation)}",
-        "  options: " + ", ".join(f"{k}={v}" for k, v in manifest.options.items() if v),
+        f"  options: {_options(manifest)}",
     ]
     names = manifest.label_map.names
     width = max(map(len, names))
@@ -154,6 +154,18 @@ def masks(folder: str) -> str:
         raise FlexsegError(
             f"{folder} is neither a dataset, nor a run, nor a bundle; nor masks: {error}"
         ) from error
+
+
+def _options(manifest: manifests.Manifest) -> str:
+    """The options that say something, in a line."""
+    options = dict(manifest.options)
+    reading, plan = options.pop("masks", {}), options.pop("augment", None)
+    parts = [f"{key}={value}" for key, value in options.items() if value]
+    parts += [f"{key}={value}" for key, value in reading.items() if value]
+    if plan:
+        copies = len(plan["variants"]) + plan["keep_source"]
+        parts.append(f"augment={copies} examples of each training source")
+    return ", ".join(parts)
 
 
 def _preparation(preparation: manifests.Preparation) -> str:

@@ -24,7 +24,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -201,7 +201,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
             f"{len(rejected)} of {count} sources cannot be used "
             f"(--max_rejected={values.max_rejected}):\n{describe(rejected)}\n"
             f"All are listed in {os.path.join(values.output, manifests.REJECTED)}. Mend them, or "
-            "allow them with --max_rejected, and run the same command again: what is done is kept."
+            "allow them with --max_rejected, and run the same command again: what is done is kept. "
+            "Other options need a new --output."
         )
     if not found:
         raise FlexsegError("No image has a mask of the same stem: there is nothing to prepare.")
@@ -290,16 +291,25 @@ def claim_output(output: str, options: Options, inputs: Sequence[str]) -> None:
     if os.path.isfile(path):
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
-        wanted = json.loads(json.dumps(wanted))  # tuples become lists
-        differing = [k for k in wanted if wanted[k] != there.get(k)]
+        old, new = _flat(there), _flat(json.loads(json.dumps(wanted)))  # tuples become lists
+        differing = [k for k in {**old, **new} if old.get(k) != new.get(k)]
         if differing:
-            changes = "; ".join(f"{k}: {there.get(k)!r}, now {wanted[k]!r}" for k in differing)
+            changes = "; ".join(f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in differing)
             raise FlexsegError(
                 f"--output={output} holds a dataset made with other options ({changes}). "
                 "Give a new folder, or the old options."
             )
     os.makedirs(work, exist_ok=True)
     shards.write_whole(path, json.dumps(wanted, indent=1).encode())
+
+
+def _flat(options: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested options by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        nested = _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {path + key: value}
+        flat.update(nested)
+    return flat
 
 
 def plan(found: Sequence[Source], options: Options) -> list[ShardPlan]:

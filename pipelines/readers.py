@@ -176,8 +176,6 @@ def _decode(path: str) -> np.ndarray:
     """[H, W] or [H, W, 3] RGB, in the type that is stored."""
     if path.lower().endswith(".npy"):
         return arrays.read_image(path)
-    header = read_header(path)
-    formats.check_pixels(header.height, header.width, formats.MAX_PIXELS, path)
     # Pillow and OpenCV both fill up what a truncated file lacks unless told otherwise; Pillow's
     # refusal is by exception, OpenCV's by a warning alone. So the end is checked by Pillow's rules.
     try:
@@ -190,6 +188,8 @@ def _decode(path: str) -> np.ndarray:
     if path.lower().endswith(_PNM):
         return formats.decode_pnm(data.tobytes(), path)
     _refuse_truncated(path, data)
+    header = read_header(path)
+    formats.check_pixels(header.height, header.width, formats.MAX_PIXELS, path)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:

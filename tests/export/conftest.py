@@ -20,7 +20,7 @@ TWO = "{(0,0,0):0,(255,255,0):1}"
 EXPERIMENT = {"model": {"base_filters": 2, "levels": 2}}
 
 
-def make_run(folder, *, channels=3, head="softmax", preparation=Preparation(), tile=(32, 32)):
+def make_run(folder, *, channels=3, head="softmax", preparation=None, tile=(32, 32)):
     """A run directory as `flexseg train` leaves it, of no dataset."""
     data = {"model": {**EXPERIMENT["model"], "head": head}, "inference": {"batch_size": 3}}
     run = Run(
@@ -30,7 +30,7 @@ def make_run(folder, *, channels=3, head="softmax", preparation=Preparation(), t
         label_map=label_maps.load(TWO if head == "sigmoid" else THREE),
         channels=channels,
         size=tile,
-        preparation=preparation,
+        preparation=preparation or Preparation(),
         dataset_fingerprint="0" * 64,
     )
     runs.claim(run)

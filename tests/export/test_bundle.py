@@ -130,6 +130,8 @@ def test_the_card_says_what_a_stranger_needs(untrained_runs, name):
     assert card["preparation"] == {
         "image_size": list(size) if size else None,
         "scale": run.preparation.scale,
+        "intensity": "none",
+        "preprocessing": "",
     }
     assert card["dataset_fingerprint"] == run.dataset_fingerprint
     assert experiments.from_dict(card["experiment"]) == run.experiment

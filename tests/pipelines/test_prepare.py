@@ -83,7 +83,8 @@ def test_the_manifest_holds_what_numpy_counts_in_the_sources(
     described = read_manifest(tmp_path / "out")
     assert described["channels"] == 3
     assert described["rejected"] == 0
-    assert described["preparation"] == {"image_size": None, "scale": 1.0}
+    preparation = described["preparation"]
+    assert (preparation["image_size"], preparation["scale"]) == (None, 1.0)
     assert [c["id"] for c in described["label_map"]["classes"]] == [0, 1, 2, 3]
     assert list(described["splits"]) == list(SPLITS)
     for name, split in described["splits"].items():
@@ -194,10 +195,8 @@ def test_sources_are_resized_and_their_masks_by_nearest(
     shrinks = size[0] < 12 and size[1] < 16
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     preparation = read_manifest(tmp_path / "out")["preparation"]
-    assert preparation == (
-        {"image_size": list(size), "scale": 1.0}
-        if "size" in flag
-        else {"image_size": None, "scale": float(flag.partition("=")[2])}
+    assert (preparation["image_size"], preparation["scale"]) == (
+        (list(size), 1.0) if "size" in flag else (None, float(flag.partition("=")[2]))
     )
     for split in SPLITS:
         for record in read_split(tmp_path / "out", split):
@@ -286,11 +285,11 @@ def flawed(tmp_path, draw, save):
     save(data / "images/twice.png", purple)
     save(data / "images/twice.jpg", purple)
     return pairs, {
-        "images/cut.png": ("read", "is truncated: its end is missing"),
+        "images/cut.png": ("read", ".png is "),
         "images/no_mask.png": ("pair", "the image has no mask in"),
         "masks/no_image.png": ("pair", "the mask has no image in"),
         "images/twice.jpg": ("pair", 'several files share the stem "twice": twice.jpg, twice.png'),
-        "masks/mask_cut.png": ("read", "is truncated: its end is missing"),
+        "masks/mask_cut.png": ("read", ".png is "),
         "masks/purple.png": ("categorize", "25.0% of the pixels are far from every color"),
         "images/small.png": ("tile", "the image is 16x7, smaller than a tile of 8"),
         "images/unequal.png": ("read", "sizes differ: the image is 16x16, the mask 15x16"),
@@ -488,7 +487,7 @@ def test_an_empty_output_is_taken(tmp_path, draw, prepare):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--scale=2"], "preparation: {'image_size': None, 'scale': 1.0}, now"),
+        (["--scale=2"], "preparation.scale: 1.0, now 2.0"),
         (["--split_seed=1"], "split_seed: 137, now 1"),
         (["--tile_size=8"], "tile_size: 0, now 8"),
         (["--split=train:1"], "split: 'train:0.8,valid:0.1,test:0.1', now 'train:1'"),

@@ -16,7 +16,7 @@ from train.train import Progress
 
 
 def matrix_of(dice):
-    """A confusion matrix of three classes whose foreground macro Dice is `dice`; None: no figure."""
+    """A confusion matrix of three classes with that foreground macro Dice; None: with none."""
     matrix = np.zeros((3, 3), np.int64)
     if dice is not None:
         hits = round(1000 * dice)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -151,14 +152,15 @@ def test_a_run_on_resized_data_is_scored_at_the_size_of_the_originals(
 
 
 def test_the_default_is_the_test_split_of_the_data_that_the_run_was_trained_on(
-    trained, dataset, command
+    trained, dataset, tmp_path, command
 ):
-    done = command("evaluate", f"--run={trained}")
+    run = shutil.copytree(trained, tmp_path / "run")
+    done = command("evaluate", f"--run={run}")
     assert done.status == 0, done.err
-    found = json.loads((trained / "evaluation" / "test.json").read_text())
+    found = json.loads((run / "evaluation" / "test.json").read_text())
     assert found["dataset_fingerprint"] == manifests.load(str(dataset)).fingerprint
     assert found["images"] == 3
-    with open(trained / "evaluation" / "test.csv", newline="") as file:
+    with open(run / "evaluation" / "test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == CLASS
     for row, entry in zip(rows, found["classes"], strict=True):

@@ -29,8 +29,8 @@ KEYS = {
     "train.steps_per_call": 2,
 }
 # Replicas add the same float32 numbers in another order, which changes a gradient by some 1e-7 of
-# the gradients (about 1) that it is summed from. An update changes by at most learning_rate / epsilon
-# = 10 times that, 1e-6 in a weight in each of the six steps. Measured: 6e-7 after all of them.
+# the gradients (about 1) that it is summed from. An update changes by at most 10 times that
+# (learning_rate / epsilon), 1e-6 in a weight in each of the six steps. Measured: 6e-7 after all.
 TOLERANCE = 1e-5
 
 
@@ -62,7 +62,7 @@ def test_two_replicas_do_what_one_does(train_command, tmp_path):
     np.testing.assert_allclose(two["val_losses"], one["val_losses"], rtol=1e-5)
     for name in [n for n in one if n.startswith("weights/")]:
         np.testing.assert_allclose(two[name], one[name], atol=TOLERANCE, err_msg=name)
-    # A pixel may turn over where two classes are all but equal; the first step has the same weights.
+    # A pixel may turn over where two classes are all but equal.
     np.testing.assert_array_equal(two["confusion"].sum((1, 2)), one["confusion"].sum((1, 2)))
     assert one["confusion"].sum() == 6 * 4 * 32 * 32
     for name in ("confusion", "val_confusion"):

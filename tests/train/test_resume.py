@@ -18,8 +18,8 @@ from train import checkpoints, loop, runs
 from train import train as training
 
 ROOT = Path(__file__).parents[2]
-# All that could get out of step: dropout, augmentation, a shuffle buffer of several epochs' records,
-# a plateau, patience, batch normalization. Three epochs of two steps, saved at each.
+# All that could get out of step: dropout, augmentation, order, a plateau, patience, batch
+# normalization. Three epochs of two steps, which are no whole passes, saved at each step.
 KEYS = {
     "model.dropout_rate": 0.3,
     "augment.brightness": 0.3,

@@ -190,7 +190,7 @@ def test_what_cannot_be_trained_leaves_no_run_behind(
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path):
-    with pytest.raises(FlexsegError, match="There is no folder .*nowhere: it is not a run"):
+    with pytest.raises(FlexsegError, match=r"There is no folder .*nowhere: it is not a run"):
         runs.load(str(tmp_path / "nowhere"))
     with pytest.raises(FlexsegError, match=r"No experiment\.yaml in"):
         runs.load(str(tmp_path))

@@ -108,8 +108,9 @@ def shares_of(image):
     return np.concatenate([1 - p, p], -1) if image.shape[-1] == 1 else p
 
 
-def segmenter(channels, preparation=Preparation(), **inference):
-    return Segmenter(MODELS[channels], TILE, preparation, InferenceConfig(**inference))
+def segmenter(channels, preparation=None, **inference):
+    inference = InferenceConfig(**inference)
+    return Segmenter(MODELS[channels], TILE, preparation or Preparation(), inference)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

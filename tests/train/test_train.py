@@ -14,26 +14,26 @@ import flexseg
 from train import experiment as experiments
 from train import loop, runs
 
-FILES = """
-best/best.json
-best/model.weights.h5
-checkpoints/step-000000004/state.json
-checkpoints/step-000000004/variables.data-00000-of-00001
-checkpoints/step-000000004/variables.index
-checkpoints/step-000000006/state.json
-checkpoints/step-000000006/variables.data-00000-of-00001
-checkpoints/step-000000006/variables.index
-eval/train_losses.csv
-eval/train_losses.png
-eval/train_metrics.csv
-eval/train_metrics.png
-experiment.yaml
-history.json
-input.yaml
-label_map.yaml
-previews/epoch_0000.png
-previews/epoch_0001.png
-""".split()
+FILES = [
+    "best/best.json",
+    "best/model.weights.h5",
+    "checkpoints/step-000000004/state.json",
+    "checkpoints/step-000000004/variables.data-00000-of-00001",
+    "checkpoints/step-000000004/variables.index",
+    "checkpoints/step-000000006/state.json",
+    "checkpoints/step-000000006/variables.data-00000-of-00001",
+    "checkpoints/step-000000006/variables.index",
+    "eval/train_losses.csv",
+    "eval/train_losses.png",
+    "eval/train_metrics.csv",
+    "eval/train_metrics.png",
+    "experiment.yaml",
+    "history.json",
+    "input.yaml",
+    "label_map.yaml",
+    "previews/epoch_0000.png",
+    "previews/epoch_0001.png",
+]
 
 
 def weights_in(path):
