@@ -4,9 +4,10 @@ Its signatures take images of any size. It needs TensorFlow alone, and none of t
 writing, it is loaded back and held to the network; it appears under its name only if they agree.
 
 Signatures:
-  serving_default  images uint8 [B,H,W,C] -> probabilities float32 [B,H,W,K], class_ids uint8
-  [B,H,W] encoded          encoded string [B], image files -> mask_png string [B], class ids as gray
-  PNG tiled            image uint8 [H,W,C] -> class_ids uint8 [H,W]
+  serving_default  images uint8 [B,H,W,C] -> probabilities float32 [B,H,W,K],
+                   class_ids uint8 [B,H,W]
+  encoded          encoded string [B], image files -> mask_png string [B], class ids as gray PNG
+  tiled            image uint8 [H,W,C] -> class_ids uint8 [H,W]
 
 Example:
   flexseg export --run=runs/lung --output=bundles/lung

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -100,7 +99,7 @@ def train(manifest: Manifest, options: TrainInput, start_step: int = 0) -> tf.da
         return dataset.enumerate(epoch * count)
 
     def example(position: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        image, mask = _decode(serialized, manifest.channels)
+        image, mask = _decode(serialized, manifest)
         if options.augmentation is not None or options.crop_size is not None:
             image, mask = augment(
                 image,
@@ -136,7 +135,7 @@ def evaluation(
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(manifest.split(split).examples))
 
     def tiles(serialized: tf.Tensor) -> tf.data.Dataset:
-        image, mask = _decode(serialized, manifest.channels)
+        image, mask = _decode(serialized, manifest)
         if crop_size is None:
             parts = image[None], mask[None]
         else:
@@ -185,10 +184,10 @@ def whole_images(manifest: Manifest, split: str) -> Iterator[tuple[str, np.ndarr
                     )
                 image, mask = open_images[source_id]
                 y, x = features[records.TILE_ORIGIN]
-                tile = _imdecode(features[records.ENCODED][0])
+                tile, ids = records.pixels_of(features)
                 window = np.s_[y : y + tile.shape[0], x : x + tile.shape[1]]
                 image[window] = tile
-                mask[window] = _imdecode(features[records.MASK_ENCODED][0])[..., 0]
+                mask[window] = ids
         yield from _close(open_images)
 
 
@@ -201,18 +200,11 @@ def _close(
         yield source_id, *open_images.pop(source_id)
 
 
-def _imdecode(encoded: bytes) -> np.ndarray:
-    """Decodes a record's PNG: uint8 [H, W, 1 or 3], RGB."""
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    return pixels[..., None] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _decode(serialized: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode(serialized: tf.Tensor, manifest: Manifest) -> tuple[tf.Tensor, tf.Tensor]:
     features = records.parse(serialized)
-    return (
-        records.decode_image(features["image"], channels),
-        records.decode_mask(features["mask"]),
-    )
+    form, _ = records.parse_encoding(manifest.options["image_encoding"])
+    image = records.decode_image(features["image"], manifest.channels, form, features["size"])
+    return image, records.decode_mask(features["mask"])
 
 
 def _cover(image: tf.Tensor, mask: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:

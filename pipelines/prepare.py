@@ -31,7 +31,7 @@ from absl import flags
 from tqdm import tqdm
 
 from flexseg_errors import FlexsegError, UsageError, nearest
-from pipelines import augment, intensity, masks, readers, shards, sources
+from pipelines import augment, intensity, masks, readers, records, shards, sources
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
 from pipelines.preparation import Preparation
@@ -123,6 +123,11 @@ def define_flags(values: flags.FlagValues) -> None:
         "Add each training source as a whole, reduced to a tile's size.",
         flag_values=values,
     )
+    string(
+        "image_encoding",
+        "png",
+        "Of images in the records: png, raw (largest, fastest), jpeg:QUALITY (loses detail).",
+    )
     flags.DEFINE_integer(
         "max_rejected", 0, "Fail if more sources than this cannot be used.", flag_values=values
     )
@@ -140,6 +145,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     has_splits = bool(layouts[0].split)
     shares = sources.parse_shares(values.split)
     tolerance = values.color_tolerance
+    encoding = values.image_encoding
+    form, quality = records.parse_encoding(encoding)
     options = Options(
         label_map=label_map,
         preparation=Preparation(
@@ -156,6 +163,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         tile_overlap=values.tile_overlap,
         empty_tiles=values.empty_tiles,
         add_reduced=values.add_reduced,
+        image_encoding=encoding if form != "jpeg" else f"jpeg:{quality}",
         masks=masks.MaskReading(
             *masks.parse_kind(values.mask_kind),
             color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
@@ -307,7 +315,9 @@ def _flat(options: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Nested options by dotted names."""
     flat: dict[str, Any] = {}
     for key, value in options.items():
-        nested = _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {path + key: value}
+        nested = (
+            _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {path + key: value}
+        )
         flat.update(nested)
     return flat
 

@@ -40,8 +40,8 @@ TILE_ORIGIN = "image/tile/origin"
 SOURCE_SIZE = "image/source/size"
 AUGMENTATION = "image/augmentation"
 
-# Run-length filtering at level 1: decodes twice as fast as the default, and smaller on label
-# images.
+_JPEG_QUALITY = 95  # where none is given
+# Run-length filtering at level 1: decodes twice as fast as the default, and label images shrink.
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
 
@@ -68,18 +68,39 @@ class Record:
     augmentation: str = ""
 
 
-def encode(record: Record, num_classes: int) -> bytes:
-    """Serializes a record as a `tf.train.Example`; the same record always gives the same bytes."""
+def parse_encoding(text: str) -> tuple[str, int]:
+    """Reads "png", "raw", "jpeg" or "jpeg:QUALITY" (1..100); the quality is 0 but for JPEG."""
+    form, colon, number = text.partition(":")
+    if form == "jpeg" and not colon:
+        return form, _JPEG_QUALITY
+    if form == "jpeg" and number.isdigit() and 1 <= int(number) <= 100:
+        return form, int(number)
+    if form in ("png", "raw") and not colon:
+        return form, 0
+    raise FlexsegError(
+        f'--image_encoding="{text}": expected png, raw, jpeg, or jpeg:QUALITY with 1..100.'
+    )
+
+
+def encode(record: Record, num_classes: int, image_encoding: str = "png") -> bytes:
+    """Serializes a record as a `tf.train.Example`; the same record always gives the same bytes.
+
+    Args:
+      record: the record.
+      num_classes: K.
+      image_encoding: of the image alone; see `parse_encoding`. Masks are PNG, without loss.
+    """
     height, width, channels = record.image.shape
+    form, quality = parse_encoding(image_encoding)
     features: dict[str, list[Any]] = {
-        ENCODED: [_png(record.image)],
-        FORMAT: [b"png"],
+        ENCODED: [_encoded(record.image, form, quality)],
+        FORMAT: [form.encode()],
         HEIGHT: [height],
         WIDTH: [width],
         CHANNELS: [channels],
         FILENAME: [record.filename.encode()],
         SOURCE_ID: [record.source_id.encode()],
-        MASK_ENCODED: [_png(record.mask)],
+        MASK_ENCODED: [_encoded(record.mask, "png")],
         MASK_FORMAT: [b"png"],
         MASK_PIXELS: class_pixels(record.mask, num_classes).tolist(),
         TILE_ORIGIN: list(record.origin),
@@ -103,14 +124,16 @@ def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses one serialized record in a TensorFlow graph, without decoding its pixels.
 
     Returns:
-      `image` and `mask` (string scalars, encoded), `source_id` (string scalar), `origin` and
-      `source_size` (int64 [2], y x).
+      `image` and `mask` (string scalars, encoded), `source_id` (string scalar), `size`, `origin`
+      and `source_size` (int64 [2], y x).
     """
     import tensorflow as tf
 
     spec = {
         ENCODED: tf.io.FixedLenFeature([], tf.string),
         MASK_ENCODED: tf.io.FixedLenFeature([], tf.string),
+        HEIGHT: tf.io.FixedLenFeature([], tf.int64),
+        WIDTH: tf.io.FixedLenFeature([], tf.int64),
         SOURCE_ID: tf.io.FixedLenFeature([], tf.string),
         TILE_ORIGIN: tf.io.FixedLenFeature([2], tf.int64),
         SOURCE_SIZE: tf.io.FixedLenFeature([2], tf.int64),
@@ -119,17 +142,52 @@ def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     return {
         "image": features[ENCODED],
         "mask": features[MASK_ENCODED],
+        "size": tf.stack([features[HEIGHT], features[WIDTH]]),
         "source_id": features[SOURCE_ID],
         "origin": features[TILE_ORIGIN],
         "source_size": features[SOURCE_SIZE],
     }
 
 
-def decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes a record's image: uint8 [H, W, channels]."""
+def decode_image(
+    encoded: tf.Tensor, channels: int, form: str = "png", size: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Decodes a record's image.
+
+    Args:
+      encoded: string scalar.
+      channels: 1 or 3.
+      form: "png", "jpeg" or "raw", the same in all records of a dataset.
+      size: int64 [2], height and width; needed where the form is "raw".
+
+    Returns:
+      uint8 [H, W, channels].
+    """
     import tensorflow as tf
 
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    if form == "raw":
+        assert size is not None
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), tf.concat([size, [channels]], 0))
+    if form == "jpeg":
+        return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+    return tf.io.decode_png(encoded, channels=channels)
+
+
+def pixels_of(features: dict[str, list[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a record that `parse_features` parsed, without TensorFlow.
+
+    Returns:
+      (image uint8 [H, W, C], mask of class ids uint8 [H, W])
+    """
+    encoded = features[ENCODED][0]
+    if features[FORMAT][0] == b"raw":
+        shape = [features[key][0] for key in (HEIGHT, WIDTH, CHANNELS)]
+        image = np.frombuffer(encoded, np.uint8).reshape(shape)
+    else:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = image[..., None] if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    data = np.frombuffer(features[MASK_ENCODED][0], np.uint8)
+    return image, cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
 
 
 def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
@@ -180,12 +238,15 @@ def read_framed(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         offset += 16 + length
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def _encoded(pixels: np.ndarray, form: str, quality: int = 0) -> bytes:
+    if form == "raw":
+        return np.ascontiguousarray(pixels).tobytes()
     if pixels.ndim == 3 and pixels.shape[-1] == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", pixels, _PNG)
+    settings = _PNG if form == "png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    done, data = cv2.imencode("." + form, pixels, settings)
     if not done:
-        raise RuntimeError(f"OpenCV cannot encode an array of shape {pixels.shape} as PNG.")
+        raise RuntimeError(f"OpenCV cannot encode an array of shape {pixels.shape} as {form}.")
     return data.tobytes()
 
 

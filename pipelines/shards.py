@@ -39,6 +39,7 @@ class Options:
       tile_overlap: pixels that neighbouring tiles share at least.
       empty_tiles: share of the tiles without foreground that the split "train" keeps.
       add_reduced: whether "train" also holds each source as a whole, reduced to a tile's size.
+      image_encoding: "png", "raw" or "jpeg:QUALITY", of images; masks are always PNG.
       masks: how masks are read.
       augment: what is made of every source of the split "train"; None for nothing.
     """
@@ -53,6 +54,7 @@ class Options:
     tile_overlap: int
     empty_tiles: float
     add_reduced: bool
+    image_encoding: str
     masks: MaskReading
     augment: AugmentPlan | None = None
 
@@ -177,7 +179,7 @@ def _write(folder: str, plan: ShardPlan, options: Options) -> dict[str, Any]:
                 # tiles of one image together, so that it can put the image back as it reads.
                 mixed = keyed_hash(options.split_seed, f"{source.id}:{index}")
                 key = (mixed, 0) if plan.split == "train" else (position, index)
-                encoded.append((*key, records.encode(record, num_classes)))
+                encoded.append((*key, records.encode(record, num_classes, options.image_encoding)))
         except examples.SourceError as error:
             rejected.append(error.rejected)
             continue

@@ -593,6 +593,7 @@ def options_of():
         tile_overlap=0,
         empty_tiles=1.0,
         add_reduced=False,
+        image_encoding="png",
         masks=MaskReading(color_tolerance=10.0),
     )
 

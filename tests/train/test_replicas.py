@@ -15,7 +15,7 @@ from train import runs
 
 HERE = Path(__file__).parent
 # Batch normalization, whose moments must be those of the global batch, and Dice, whose sums must.
-# Global clipping and weight decay act on the summed gradient. No dropout: replicas would draw
+# Clipping by the global norm must act on the summed gradient. No dropout: replicas would draw
 # masks for smaller batches. Adam divides by the root of the second moment, which for a gradient
 # near zero magnifies its rounding without bound; epsilon=1e-3 bounds it, see TOLERANCE.
 KEYS = {
@@ -24,6 +24,7 @@ KEYS = {
     "data.batch_size": 4,
     "optimizer.epsilon": 1e-3,
     "optimizer.learning_rate": 0.01,
+    "optimizer.clip_threshold": 0.05,
     "train.loss": "ce+dice",
     "train.steps_per_epoch": 3,
     "train.steps_per_call": 2,

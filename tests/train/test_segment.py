@@ -162,8 +162,19 @@ def test_the_network_sees_whole_gray_values_of_the_prepared_size():
     image = shares_image((75, 61), 1)
     Segmenter(model, TILE, preparation, InferenceConfig()).probabilities(image)
     assert len(seen) == 1
-    assert abs(seen[0][0] - preparation.image(image)).max() <= 1
+    difference = seen[0][0] - preparation.image(image)
+    assert abs(difference).max() <= 1
+    assert abs(difference.mean()) < 0.05, "rounded, not cut off"
     np.testing.assert_array_equal(seen[0], np.round(seen[0]))
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 1 / 3, 0.9, 1.5, 2.0, 3.7])
+def test_the_prepared_size_is_the_one_that_the_dataset_has(scale):
+    preparation = Preparation(scale=scale)
+    segment_image = segmenter(1, preparation)
+    for size in [(1, 1), (2, 3), (31, 33), (47, 50), (99, 101), (3025, 3500)]:
+        found = segment_image._prepared_size(tf.constant(size))
+        assert tuple(found.numpy()) == preparation.size_of(*size)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 5])

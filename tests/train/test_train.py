@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import flexseg
 from train import experiment as experiments
-from train import loop, runs
+from train import loop, metrics, runs
 
 FILES = [
     "best/best.json",
@@ -155,21 +155,39 @@ def test_a_trained_network_comes_back_in_float32_with_its_best_weights(trained):
 def test_the_best_weights_are_kept_and_training_stops_when_patience_is_out(
     train_command, tmp_path, monkeypatch, command
 ):
-    dices, seen = [30, 60, 50, 55, 90], []
+    """And each epoch's figures are those of its own steps, however they were called."""
+    dices, seen, results = [30, 60, 50, 55, 90], [], []
+    teach = loop.Steps.train
+
+    def train(*args):
+        results.append(teach(*args))
+        return results[-1]
 
     def evaluate(steps, dataset):
         seen.append([v.numpy() for v in steps.model.weights])
         dice = dices[len(seen) - 1]
         return 1.0, np.array([[0, 0, 0], [2 * (100 - dice), dice, 0], [0, 0, 0]])
 
+    monkeypatch.setattr(loop.Steps, "train", train)
     monkeypatch.setattr(loop.Steps, "evaluate", evaluate)
-    keys = {"train.epochs": 9, "train.patience": 2, "train.steps_per_epoch": 1}
+    keys = {
+        "train.epochs": 9,
+        "train.patience": 2,
+        "train.steps_per_epoch": 2,
+        "train.steps_per_call": 1,
+    }
     done = command(*train_command(tmp_path / "run", keys))
     assert done.status == 0
     assert "Stopped early: no better epoch for 2 epochs." in done.err
     assert len(seen) == 4
     best = json.loads((tmp_path / "run" / runs.BEST).read_text())
     assert (best["epoch"], best["val_dice"]) == (1, 0.6)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    for epoch in range(4):
+        own = results[2 * epoch : 2 * epoch + 2]
+        assert history["loss"][epoch] == pytest.approx(np.mean([r.losses for r in own]))
+        matrix = np.sum([r.confusion for r in own], axis=0)
+        assert history["dice"][epoch] == metrics.foreground(matrix).dice_macro
     kept = runs.load(str(tmp_path / "run")).load_model().weights
     for variable, value in zip(kept, seen[1], strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, variable.path)
