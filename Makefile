@@ -71,7 +71,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt $(if $(from_nothing),from-not
 	@rm -f $@
 	@echo "Installing into $(VENV); the first time, this takes some minutes"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev]'
+	  -c constraints.txt -e '.[dev,volumes]'
 	@printf '%s\n' "$(CURDIR)" "$(wordlist 2,99,$(python))" >$@
 
 from-nothing:
@@ -117,7 +117,7 @@ constraints:  ## Resolve all dependencies anew for PYTHONS='python3.10 python3.1
 	  echo "Resolving for $$python" && \
 	  "$$python" -m venv --clear "$$work/venv" && \
 	  "$$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run \
-	    --ignore-installed --report "$$work/$$(($$# + 1)).json" '.[dev,gpu,dask,aws,gcp]' && \
+	    --ignore-installed --report "$$work/$$(($$# + 1)).json" '.[dev,volumes,gpu,dask,aws,gcp]' && \
 	  set -- "$$@" "$$work/$$(($$# + 1)).json" || exit 1; \
 	done && \
 	"$$work/venv/bin/python" -c "$$MERGE" "$$@" >"$$work/constraints.txt" && \

@@ -220,6 +220,12 @@ def test_a_run_without_weights_cannot_be_used_yet(planned):
         evaluate.evaluate(run, manifests.load(run.data), "test")
 
 
+def test_the_first_weights_follow_from_the_seed(planned):
+    one, same, other = (planned({"train.seed": s}).build().get_weights() for s in (3, 3, 4))
+    assert all((a == b).all() for a, b in zip(one, same, strict=True))
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
 def test_a_run_of_mixed_precision_predicts_in_float32(untrained):
     run = untrained({"train.precision": "mixed_bfloat16"})
     assert run.build().get_layer("bridge_conv1").compute_dtype == "bfloat16"

@@ -147,8 +147,8 @@ def test_the_preparation_is_done_to_the_image_and_undone_on_the_probabilities(pr
     np.testing.assert_allclose(found, resize_image(there, size), atol=1.5 / 255)
 
 
-def test_the_network_sees_whole_gray_values_of_the_prepared_size():
-    """It learnt on uint8 records; a resized image is rounded before it gets there."""
+def watched(channels=1):
+    """A network, and a list that gets every batch of tiles that it is given."""
     seen = []
 
     class Spy(keras.layers.Layer):
@@ -156,8 +156,13 @@ def test_the_network_sees_whole_gray_values_of_the_prepared_size():
             tf.py_function(lambda x: seen.append(x.numpy()), [images], [])
             return images
 
-    images = keras.Input((None, None, 1), dtype="float32")
-    model = keras.Model(images, Spy()(images))
+    images = keras.Input((None, None, channels), dtype="float32")
+    return keras.Model(images, Spy()(images)), seen
+
+
+def test_the_network_sees_whole_gray_values_of_the_prepared_size():
+    """It learnt on uint8 records; a resized image is rounded before it gets there."""
+    model, seen = watched()
     preparation = Preparation(image_size=TILE)
     image = shares_image((75, 61), 1)
     Segmenter(model, TILE, preparation, InferenceConfig()).probabilities(image)
@@ -166,6 +171,32 @@ def test_the_network_sees_whole_gray_values_of_the_prepared_size():
     assert abs(difference).max() <= 1
     assert abs(difference.mean()) < 0.05, "rounded, not cut off"
     np.testing.assert_array_equal(seen[0], np.round(seen[0]))
+
+
+@pytest.mark.parametrize(("overlap", "tiles"), [(0.0, 2 * 3), (0.5, 3 * 5)])
+def test_the_window_slides_as_the_experiment_says(overlap, tiles):
+    model, seen = watched()
+    inference = InferenceConfig(overlap=overlap, batch_size=2)
+    image = shares_image((64, 72), 1)
+    Segmenter(model, TILE, Preparation(), inference).probabilities(image)
+    assert sum(len(batch) for batch in seen) == tiles
+    assert max(len(batch) for batch in seen) == 2
+
+
+def test_tiles_are_blended_as_the_experiment_says():
+    """A network that says where in its tile a pixel lies tells the weights apart."""
+    images = keras.Input((*TILE, 1), dtype="float32")
+    column = tf.reshape(tf.range(TILE[1], dtype=tf.float32), [1, 1, -1, 1])
+    model = keras.Model(images, images * 0.0 + column)
+    found = [
+        Segmenter(model, TILE, Preparation(), InferenceConfig(overlap=0.5, weights=weights))
+        .probabilities(shares_image((32, 36), 1))
+        .numpy()
+        for weights in ("gaussian", "uniform")
+    ]
+    p = 1 / (1 + np.exp(-np.arange(24.0)))
+    np.testing.assert_allclose(found[1][0, 12:24, 1], (p[12:] + p[:12]) / 2, rtol=1e-5)
+    assert abs(found[0] - found[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 1 / 3, 0.9, 1.5, 2.0, 3.7])

@@ -11,6 +11,9 @@ import pytest
 import tensorflow as tf
 
 import flexseg
+from flexseg_errors import FlexsegError
+from pipelines import batches
+from pipelines.online_augment import Augmentation
 from train import experiment as experiments
 from train import loop, metrics, runs
 
@@ -240,6 +243,40 @@ def test_a_dataset_without_a_validation_split_keeps_the_newest_weights(
     assert json.loads((tmp_path / "run" / runs.BEST).read_text())["epoch"] == 2
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert list(history) == ["loss", "dice", "learning_rate"]
+
+
+def test_the_input_is_read_as_the_experiment_says(train_command, tmp_path, command, monkeypatch):
+    seen = []
+
+    def train(manifest, options, start_step):
+        seen.append((options, start_step))
+        raise FlexsegError("seen enough")
+
+    monkeypatch.setattr(batches, "train", train)
+    keys = {
+        "train.seed": 5,
+        "data.batch_size": 3,
+        "data.crop_size": "16,24",
+        "data.shuffle_mb": 7,
+        "augment.rotation": 40,
+        "augment.flip_vertical": True,
+    }
+    assert "seen enough" in command(*train_command(tmp_path / "run", keys)).err
+    options = batches.TrainInput(
+        batch_size=3,
+        seed=5,
+        crop_size=(16, 24),
+        augmentation=Augmentation(
+            flip_horizontal=True,
+            flip_vertical=True,
+            rotation=40,
+            scale=0.2,
+            brightness=0.1,
+            contrast=0.2,
+        ),
+        shuffle_bytes=7 << 20,
+    )
+    assert seen == [(options, 0)]
 
 
 @pytest.mark.parametrize("missing", ["data", "run"])
