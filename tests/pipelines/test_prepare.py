@@ -523,9 +523,9 @@ def test_a_link_to_the_sources_is_no_way_round(tmp_path, draw, prepare):
 
 @pytest.mark.parametrize("runner", ["DirectRunner", "direct", "FnApiRunner"])
 def test_the_runner_that_would_download_is_never_taken(runner):
-    from pipelines.prepare import check_beam_flags
+    from pipelines.beam_job import check_flags
 
-    flags = check_beam_flags(["--direct_num_workers=1"], runner, [])
+    flags = check_flags(["--direct_num_workers=1"], runner, [])
     assert flags == [
         "--runner=FnApiRunner",
         "--direct_num_workers=1",
@@ -534,15 +534,15 @@ def test_the_runner_that_would_download_is_never_taken(runner):
 
 
 def test_workers_are_the_cores_unless_told_otherwise():
-    from pipelines.prepare import check_beam_flags
+    from pipelines.beam_job import check_flags
 
-    assert f"--direct_num_workers={os.cpu_count()}" in check_beam_flags([], "FnApiRunner", [])
-    assert check_beam_flags(["--direct_num_workers=3"], "FnApiRunner", [])[1:] == [
+    assert f"--direct_num_workers={os.cpu_count()}" in check_flags([], "FnApiRunner", [])
+    assert check_flags(["--direct_num_workers=3"], "FnApiRunner", [])[1:] == [
         "--direct_num_workers=3",
         "--direct_running_mode=multi_processing",
     ]
     mode = "--direct_running_mode=multi_threading"
-    assert check_beam_flags(["--direct_num_workers", "3", mode], "FnApiRunner", [])[1:] == [
+    assert check_flags(["--direct_num_workers", "3", mode], "FnApiRunner", [])[1:] == [
         "--direct_num_workers",
         "3",
         mode,
@@ -550,9 +550,9 @@ def test_workers_are_the_cores_unless_told_otherwise():
 
 
 def test_another_runner_gets_its_flags_as_they_are():
-    from pipelines.prepare import check_beam_flags
+    from pipelines.beam_job import check_flags
 
-    flags = check_beam_flags(["--job_name=x"], "DataflowRunner", [])
+    flags = check_flags(["--job_name=x"], "DataflowRunner", [])
     assert flags == ["--runner=DataflowRunner", "--job_name=x"]
 
 
