@@ -216,7 +216,9 @@ def load(path: str | None, overrides: Mapping[str, str] | None = None) -> Experi
         *parents, leaf = key.split(".")
         section = data
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
         try:
             section[leaf] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -274,6 +276,8 @@ def _leaves() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
 
 
 def _build(kind: type[Any], data: Any, path: str, origin: str) -> Any:
+    if data is None:  # a section's name with nothing below it
+        data = {}
     if not isinstance(data, Mapping):
         where = f'"{path}"' if path else "it"
         raise FlexsegError(f"{origin}: {where} must hold keys and values, not {data!r}.")

@@ -223,7 +223,8 @@ def _end_epoch(
         values["val_loss"], matrix = steps.evaluate(dataset)
         values["val_dice"] = metrics.foreground(matrix).dice_macro
     for key, value in values.items():
-        progress.history.setdefault(key, []).append(value)
+        finite = value is not None and math.isfinite(value)  # JSON knows no NaN
+        progress.history.setdefault(key, []).append(value if finite else None)
     monitored = values.get(config.monitor)
     # Without a validation split the newest weights are the best that can be said.
     if config.monitor not in values or _is_better(monitored, progress.best, config.monitor):

@@ -304,3 +304,11 @@ def test_importing_the_configuration_loads_no_tensorflow(module):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_section_with_nothing_below_it_keeps_its_defaults(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text("train:\nmodel:\n")
+    assert experiments.load(str(path)) == experiments.Experiment()
+    changed = experiments.load(str(path), {"train.epochs": "3"})
+    assert changed.train.epochs == 3

@@ -173,6 +173,15 @@ def test_the_network_sees_whole_gray_values_of_the_prepared_size():
     np.testing.assert_array_equal(seen[0], np.round(seen[0]))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_network_sees_what_the_dataset_showed_it_after_preprocessing(channels):
+    model, seen = watched(channels)
+    preparation = Preparation(preprocessing="gamma=1.5,sharpen=1,invert,contrast=1.5:40")
+    image = np.random.default_rng(0).integers(0, 256, (*TILE, channels), dtype=np.uint8)
+    Segmenter(model, TILE, preparation, InferenceConfig()).probabilities(image)
+    np.testing.assert_array_equal(seen[0][0], preparation.image(image))
+
+
 @pytest.mark.parametrize(("overlap", "tiles"), [(0.0, 2 * 3), (0.5, 3 * 5)])
 def test_the_window_slides_as_the_experiment_says(overlap, tiles):
     model, seen = watched()
