@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -227,10 +228,9 @@ class Categorizer:
           The mask in class ids.
         """
         if mask.ndim == 2:
-            packed = mask.astype(np.uint32) * 0x010101
-        else:
-            wide = mask.astype(np.uint32)
-            packed = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+            return self._gray(mask)
+        wide = mask.astype(np.uint32)
+        packed = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
         found = self._table[packed]
         new = found == self._UNKNOWN
         if new.any():
@@ -247,6 +247,18 @@ class Categorizer:
             color = int(colors[counts.argmax()])
             example = (color >> 16, color >> 8 & 0xFF, color & 0xFF)
         return Categorized((found & 0xFF).astype(np.uint8), unmatched, example, outside)
+
+    def _gray(self, mask: np.ndarray) -> Categorized:
+        """The same for uint8 [H, W], through the 256 grays alone."""
+        grays = np.arange(256, dtype=np.uint32) * 0x010101
+        self._learn(grays[self._table[grays] == self._UNKNOWN])
+        found = self._table[grays]
+        outside = found >= self._UNMATCHED
+        counts = np.where(outside, np.bincount(mask.ravel(), minlength=256), 0)
+        gray = int(counts.argmax())
+        example = (gray, gray, gray) if counts[gray] else None
+        ids = cv2.LUT(mask, (found & 0xFF).astype(np.uint8))
+        return Categorized(ids, int(counts.sum()), example, outside[mask])
 
     def nearest(self, color: Color) -> Color:
         """The colour of the map that `color` is taken for."""
