@@ -71,7 +71,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt $(if $(from_nothing),from-not
 	@rm -f $@
 	@echo "Installing into $(VENV); the first time, this takes some minutes"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev,volumes]'
+	  -c constraints.txt -e '.[dev,volumes,aws,dask]'
 	@printf '%s\n' "$(CURDIR)" "$(wordlist 2,99,$(python))" >$@
 
 from-nothing:

@@ -188,5 +188,24 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else "(no message)"
 
 
+def entry() -> None:
+    """What the shell starts: `main`, and an end of the process that tells its status."""
+    try:
+        status = main()
+    except Exception:  # of --debug
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it, or there is no room to write it
+            status = status or 1
+    if "tensorflow_io" in sys.modules:
+        # Its S3 plug-in (0.37.1, the last release) aborts when the interpreter is taken down: the
+        # status would be 134 whatever was done. Nothing of ours waits for the interpreter's end.
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

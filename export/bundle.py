@@ -16,10 +16,10 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import glob
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import label_map as label_maps
+from pipelines import storage
 from pipelines.preprocessing import Preprocessing
 from train import experiment as experiments
 from train import runs
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from train.segment import Segmenter
 
+MODEL = "saved_model.pb"
 LABEL_MAP = "label_map.yaml"
 CARD = "model_card.json"
 TOLERANCE = 1e-5  # of probabilities, float32
@@ -76,16 +78,21 @@ def export(trained: Run, output: str) -> float:
     """
     import tensorflow as tf
 
-    if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
-        raise FlexsegError(
-            f"--output={output} holds something already; nothing was touched. Give a new folder."
-        )
+    _refuse_taken(output)
     color = Preprocessing.from_text(trained.preparation.preprocessing).color
     if color:
         raise FlexsegError(
             f"The run {trained.folder} was prepared with the color conversion {color}, which "
             "TensorFlow has no equal of; a bundle cannot hold it. Prepare without it to export."
         )
+    if storage.is_remote(output):
+        with tempfile.TemporaryDirectory(prefix="flexseg-bundle-") as folder:
+            local = os.path.join(folder, "bundle")
+            difference = export(trained, local)
+            written = sorted(storage.walk(local), key=lambda f: f.name == MODEL)
+            for part in written:  # last what makes it a bundle
+                storage.upload(part.path, storage.join(output, part.name))
+        return difference
     segmenter = trained.segmenter()
     unfinished = output.rstrip("/") + ".unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # ours, of an export that was interrupted
@@ -114,15 +121,26 @@ def export(trained: Run, output: str) -> float:
     return difference
 
 
+def _refuse_taken(output: str) -> None:
+    """Refuses a folder that holds anything but what an upload that broke off has left."""
+    inside = set(storage.names(output))
+    begun = storage.is_remote(output) and inside <= {"assets", "fingerprint.pb", "variables"}
+    if storage.is_file(output) or (inside and not begun):
+        raise FlexsegError(
+            f"--output={output} holds something already; nothing was touched. Give a new folder."
+        )
+
+
 def model_card(trained: Run) -> dict[str, Any]:
     """What a stranger needs to know of the model, as plain data."""
     import keras
     import tensorflow as tf
 
     metrics = {}
-    for path in sorted(glob.glob(trained.path("evaluation", "*.json"))):
-        with open(path, encoding="utf-8") as file:
-            evaluation = json.load(file)
+    for name in storage.names(trained.path("evaluation")):
+        if not name.endswith(".json"):
+            continue
+        evaluation = json.loads(storage.read_bytes(trained.path("evaluation", name)))
         kept = ("images", "size", "dataset_fingerprint", "foreground", "classes")
         metrics[evaluation["split"]] = {key: evaluation[key] for key in kept}
     return {

@@ -22,6 +22,7 @@ _FRAME = 1
 _DPI = 100
 _WIDTH = 13.0  # of the figure, in inches
 _ABOVE = 4.2  # height of the row of charts, in inches
+_SIDE_BY_SIDE = 4  # names of splits that fit under their bars
 _MOST_NAMED = 32  # classes in the legend, in columns of at most
 _LEGEND_ROWS = 17
 _LONGEST_NAME = 24  # characters
@@ -122,7 +123,7 @@ def draw_counts(axes: Any, manifest: Manifest) -> None:
         at = np.arange(len(values)) + (i - (len(counts) - 1) / 2) * width
         bars = axes.bar(at, values, 0.95 * width, label=name, color=("tab:blue", "0.7")[i])
         axes.bar_label(bars, padding=2)
-    axes.set_xticks(range(len(manifest.splits)), list(manifest.splits))
+    _name_splits(axes, manifest)
     axes.set_ylabel("number of images")
     axes.set_title("Images")
     axes.margins(y=0.12)
@@ -148,10 +149,16 @@ def draw_pixels(axes: Any, manifest: Manifest) -> None:
     for x, value in zip(at.ravel(), pixels.ravel(), strict=True):
         if not value:
             axes.annotate("0", (x, floor), ha="center", va="bottom", fontsize=8, color="0.4")
-    axes.set_xticks(range(len(pixels)), list(manifest.splits))
+    _name_splits(axes, manifest)
     axes.set_ylabel("number of pixels")
     axes.set_title("Pixels of each class")
     _draw_legend(axes, label_map)
+
+
+def _name_splits(axes: Any, manifest: Manifest) -> None:
+    names = list(manifest.splits)
+    many = len(names) > _SIDE_BY_SIDE  # folds
+    axes.set_xticks(range(len(names)), names, rotation=90 if many else 0)
 
 
 def _draw_legend(axes: Any, label_map: LabelMap) -> None:

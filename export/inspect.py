@@ -11,15 +11,15 @@ Examples:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 
 from absl import flags
 
-from export import bundle, figure
+from export import audit_text, bundle, figure
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
-from pipelines import propose
+from pipelines import propose, storage
+from pipelines.shards import Options
 from train import evaluate, runs
 from train import experiment as experiments
 
@@ -42,9 +42,9 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     kinds = {
         manifests.FILENAME: dataset,
         runs.EXPERIMENT: trained_run,
-        "saved_model.pb": exported_bundle,
+        bundle.MODEL: exported_bundle,
     }
-    inside = [name for name in kinds if os.path.isfile(os.path.join(folder, name))]
+    inside = [name for name in kinds if storage.is_file(storage.join(folder, name))]
     describe = kinds[inside[0]] if inside else masks
     if values.figure and describe is not dataset:
         raise FlexsegError(f"--figure draws a dataset, and {folder} is none.")
@@ -81,11 +81,14 @@ def dataset(folder: str) -> str:
         if split.unmatched_pixels:
             lines.append(f"  {split.unmatched_pixels} mask pixels matched no color")
         total = sum(split.class_pixels)
-        for label, pixels, count in zip(
-            names, split.class_pixels, split.class_examples, strict=True
+        for label, pixels, count, sources in zip(
+            names, split.class_pixels, split.class_examples, split.class_sources, strict=True
         ):
             share = pixels / total
-            lines.append(f"  {label:<{width}} {share:9.4%} of pixels, in {count} examples")
+            of = f" of {sources} sources" if sources != count else ""
+            lines.append(f"  {label:<{width}} {share:9.4%} of pixels, in {count} examples{of}")
+    if manifest.audit:
+        lines += audit_text.lines(manifest.audit, manifest.label_map)
     return "\n".join(lines)
 
 
@@ -103,26 +106,23 @@ def trained_run(folder: str) -> str:
         "  differs from the defaults in:",
         *(f"    {c}" for c in changed or ["nothing"]),
     ]
-    if os.path.isfile(run.path(runs.BEST)):
-        with open(run.path(runs.BEST), encoding="utf-8") as file:
-            best = json.load(file)
+    if storage.is_file(run.path(runs.BEST)):
+        best = json.loads(storage.read_bytes(run.path(runs.BEST)))
         figures = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if v is not None)
         lines.append(f"  best: {figures}")
-    folder = run.path("evaluation")
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for name in storage.names(run.path("evaluation")):
         if name.endswith(".json"):
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                lines += ["", evaluate.table(json.load(file))]
+            text = storage.read_bytes(run.path("evaluation", name))
+            lines += ["", evaluate.table(json.loads(text))]
     return "\n".join(lines)
 
 
 def exported_bundle(folder: str) -> str:
     """A bundle's description."""
-    path = os.path.join(folder, "assets", bundle.CARD)
-    if not os.path.isfile(path):
+    path = storage.join(folder, "assets", bundle.CARD)
+    if not storage.is_file(path):
         raise FlexsegError(f"{folder} is a SavedModel, but no bundle of `flexseg export`.")
-    with open(path, encoding="utf-8") as file:
-        card = json.load(file)
+    card = json.loads(storage.read_bytes(path))
     lines = [
         f"Bundle {folder}",
         f"  classes: {', '.join(card['classes'])}",
@@ -146,8 +146,13 @@ def exported_bundle(folder: str) -> str:
 
 def masks(folder: str) -> str:
     """The label map that a folder of masks suggests."""
-    if not os.path.isdir(folder):
+    if not storage.is_folder(folder):
         raise FlexsegError(f"{folder}: there is no such folder.")
+    if storage.is_remote(folder):
+        raise FlexsegError(
+            f"{folder} is neither a dataset, nor a run, nor a bundle. Masks are looked at only "
+            "where they are local."
+        )
     try:
         return propose.describe(propose.propose(folder))
     except FlexsegError as error:
@@ -157,11 +162,14 @@ def masks(folder: str) -> str:
 
 
 def _options(manifest: manifests.Manifest) -> str:
-    """The options that say something, in a line."""
+    """The options that differ from the defaults, and the split, in a line."""
+    default = Options(manifest.label_map, manifest.preparation).to_dict()
     options = dict(manifest.options)
-    reading, plan = options.pop("masks", {}), options.pop("augment", None)
-    parts = [f"{key}={value}" for key, value in options.items() if value]
-    parts += [f"{key}={value}" for key, value in reading.items() if value]
+    plan = options.pop("augment", None)
+    for group in ("masks", "volumes"):
+        options.update(options.pop(group, {}))
+        default.update(default.pop(group))
+    parts = [f"{key}={value}" for key, value in options.items() if value != default.get(key)]
     if plan:
         copies = len(plan["variants"]) + plan["keep_source"]
         parts.append(f"augment={copies} examples of each training source")

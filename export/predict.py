@@ -1,7 +1,8 @@
 """Segments a folder of images, or a single one, with a run or an exported bundle.
 
 Every mask is a palette PNG of the image's own size, pixel value = class id, under the image's
-relative path. Images of any size are taken; nothing in the output folder is deleted.
+relative path. Images of any size are taken; nothing in the output folder is deleted. Model, images
+and output may be remote (s3://bucket/name).
 
 Examples:
   flexseg predict --model=runs/lung --images=scans --output=masks --overlay
@@ -10,15 +11,17 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
 from flexseg_errors import FlexsegError, UsageError
-from pipelines import readers
+from pipelines import readers, storage
 from pipelines.label_map import LabelMap, colorize
 
 
@@ -63,23 +66,26 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     predictor = predictors.load(values.model)
     failed = []
     for path, stem in tqdm(todo, unit="image", disable=None):
-        target = os.path.join(values.output, stem)
-        try:
-            image = readers.read_image(path, predictor.channels, predictor.intensity)
-        except FlexsegError as error:
-            failed.append(str(error))
-            continue
+        target = storage.join(values.output, stem)
+        with storage.local_copy(path) as local:
+            try:
+                image = readers.read_image(local, predictor.channels, predictor.intensity)
+            except FlexsegError as error:
+                failed.append(str(error).replace(local, path))
+                continue
         probabilities = predictor.probabilities(image)
         ids = probabilities.argmax(-1).astype(np.uint8)
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         if values.probabilities:
-            _write_probabilities(target + ".npz", probabilities)
+            with _written(target + ".npz") as local:
+                _write_probabilities(local, probabilities)
         if values.overlay:
             from train import previews
 
             picture = previews.overlay(image, ids, predictor.label_map, values.opacity)
-            previews.write_png(target + ".overlay.png", picture)
-        write_mask(target + ".png", ids, predictor.label_map)
+            with _written(target + ".overlay.png") as local:
+                previews.write_png(local, picture)
+        with _written(target + ".png") as local:
+            write_mask(local, ids, predictor.label_map)
     done = len(todo) - len(failed)
     print(f"{values.output}: {done} of {len(todo)} images segmented.")
     if failed:
@@ -94,23 +100,22 @@ def find_images(images: str, output: str) -> list[tuple[str, str]]:
     Raises:
       FlexsegError: where there is none, the output lies among them, or two would get one mask.
     """
-    if os.path.isfile(images):
-        return [(images, readers.stem(os.path.basename(images)))]
-    if not os.path.isdir(images):
+    if storage.is_file(images):
+        return [(images, readers.stem(images.replace(os.sep, "/").rpartition("/")[2]))]
+    if not storage.is_folder(images):
         raise FlexsegError(f"--images={images}: there is no such folder or file.")
-    if (os.path.realpath(output) + os.sep).startswith(os.path.realpath(images) + os.sep):
+    if (_place(output) + "/").startswith(_place(images) + "/"):
         raise FlexsegError(f"--output={output} lies inside --images={images}; give another folder.")
     found: dict[str, str] = {}
-    for parent, folders, names in os.walk(images):
-        folders.sort()
-        for name in sorted(n for n in names if readers.is_image(n)):
-            path = os.path.join(parent, name)
-            stem = readers.stem(os.path.relpath(path, images))
-            if stem in found:
-                raise FlexsegError(
-                    f"{found[stem]} and {path} would get the same mask, {stem}.png; rename one."
-                )
-            found[stem] = path
+    for file in storage.walk(images):
+        if not readers.is_image(file.name):
+            continue
+        stem = readers.stem(file.name)
+        if stem in found:
+            raise FlexsegError(
+                f"{found[stem]} and {file.path} would get the same mask, {stem}.png; rename one."
+            )
+        found[stem] = file.path
     if not found:
         raise FlexsegError(
             f"There are no images in {images} (looked for {' '.join(readers.SUFFIXES)})."
@@ -131,12 +136,12 @@ def refuse_collisions(
     Raises:
       FlexsegError: naming the file.
     """
-    images = {os.path.realpath(path) for path, _ in todo}
+    images = {_place(path) for path, _ in todo}
     owners: dict[str, str] = {}
     for path, stem in todo:
         for suffix in suffixes:
-            target = os.path.join(output, stem + suffix)
-            if os.path.realpath(target) in images:
+            target = storage.join(output, stem + suffix)
+            if _place(target) in images:
                 raise FlexsegError(
                     f"{target} is an image and would be overwritten; give another --output."
                 )
@@ -145,6 +150,24 @@ def refuse_collisions(
                     f"{owners[target]} and {path} would both get {target}; rename one."
                 )
             owners[target] = path
+
+
+def _place(path: str) -> str:
+    """What two paths of one place have in common."""
+    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
+
+
+@contextlib.contextmanager
+def _written(path: str) -> Iterator[str]:
+    """A local path to write to; what is written there ends up under `path`."""
+    if not storage.is_remote(path):
+        storage.make_folder(os.path.dirname(path) or ".")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="flexseg-") as folder:
+        local = os.path.join(folder, path.rpartition("/")[2])
+        yield local
+        storage.upload(local, path)
 
 
 def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from export import bundle
 from flexseg_errors import FlexsegError
-from pipelines import intensity
+from pipelines import intensity, storage
 from pipelines import label_map as label_maps
 from pipelines.intensity import Intensity
 from pipelines.preprocessing import Preprocessing
@@ -41,11 +41,11 @@ def load(path: str) -> Predictor:
     Raises:
       FlexsegError: where it is neither.
     """
-    if os.path.isfile(os.path.join(path, runs.EXPERIMENT)):
+    if storage.is_file(storage.join(path, runs.EXPERIMENT)):
         return _of_run(runs.load(path))
-    if os.path.isfile(os.path.join(path, "saved_model.pb")):
+    if storage.is_file(storage.join(path, bundle.MODEL)):
         return _load_bundle(path)
-    if not os.path.isdir(path):
+    if not storage.is_folder(path):
         raise FlexsegError(f"--model={path}: there is no such folder.")
     raise FlexsegError(
         f"--model={path} is neither a run of `flexseg train` nor a bundle of `flexseg export`."
@@ -73,17 +73,16 @@ def _of_run(run: runs.Run) -> Predictor:
 def _load_bundle(path: str) -> Predictor:
     import tensorflow as tf
 
-    assets = os.path.join(path, "assets")
     try:
-        with open(os.path.join(assets, bundle.CARD), encoding="utf-8") as file:
-            card = json.load(file)
+        card = json.loads(storage.read_bytes(storage.join(path, "assets", bundle.CARD)))
     except (OSError, json.JSONDecodeError) as error:
         raise FlexsegError(
             f"--model={path} is a SavedModel, but no bundle of `flexseg export`: "
             f"assets/{bundle.CARD} cannot be read."
         ) from error
-    label_map = label_maps.load(os.path.join(assets, bundle.LABEL_MAP))
-    loaded = tf.saved_model.load(path)
+    with storage.local_copy(path) as local:
+        label_map = label_maps.load(os.path.join(local, "assets", bundle.LABEL_MAP))
+        loaded = tf.saved_model.load(local)
     serve = loaded.signatures["serving_default"]
 
     def probabilities(image: np.ndarray) -> np.ndarray:

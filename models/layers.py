@@ -8,11 +8,13 @@ network start alike, and a layer added somewhere leaves the others' start as it 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from flexseg_errors import FlexsegError
+from models.enlarge import Enlarge
 from models.sizes import check_size
 
 # The names on the left are those of `knobs.ACTIVATIONS`; "swish" is the older name of "silu".
@@ -40,7 +42,9 @@ def activation(kind: str, *, name: str) -> keras.layers.Layer:
     return keras.layers.Activation(_ACTIVATIONS[kind], name=name)
 
 
-def normalization(kind: str, filters: int, *, name: str) -> keras.layers.Layer | None:
+def normalization(
+    kind: str, filters: int, *, epsilon: float = 1e-3, name: str
+) -> keras.layers.Layer | None:
     """The normalization of that name (one of `knobs.NORMALIZATIONS`); None for "none".
 
     "batch": Ioffe and Szegedy 2015; its moments are those of the global batch under tf.distribute,
@@ -51,14 +55,22 @@ def normalization(kind: str, filters: int, *, name: str) -> keras.layers.Layer |
     Args:
       kind: the name.
       filters: the channels of what it normalizes.
+      epsilon: what is added to the variance; weights that were trained elsewhere want theirs.
       name: the layer's.
     """
     if kind == "none":
         return None
     if kind == "batch":
-        return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
+        return batch_normalization(epsilon=epsilon, name=name)
     groups = group_count(filters) if kind == "group" else filters
-    return keras.layers.GroupNormalization(groups=groups, name=name)
+    return keras.layers.GroupNormalization(groups=groups, epsilon=epsilon, name=name)
+
+
+def batch_normalization(*, epsilon: float = 1e-3, name: str) -> keras.layers.BatchNormalization:
+    """Batch normalization with the moments of the global batch, and quick to follow them."""
+    return keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=epsilon, synchronized=True, name=name
+    )
 
 
 def group_count(filters: int) -> int:
@@ -67,12 +79,20 @@ def group_count(filters: int) -> int:
 
 
 def conv(
-    filters: int, kernel: int, *, dilation: int = 1, bias: bool = True, seed: int, name: str
+    filters: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    bias: bool = True,
+    seed: int,
+    name: str,
 ) -> keras.layers.Conv2D:
-    """A linear convolution of stride 1 that keeps the size; He normal weights, zero bias."""
+    """A linear convolution, He normal weights, zero bias; it divides the size by its stride."""
     return keras.layers.Conv2D(
         filters,
         kernel,
+        strides=stride,
         padding="same",
         dilation_rate=dilation,
         use_bias=bias,
@@ -97,11 +117,14 @@ def upsample(filters: int, *, seed: int, name: str) -> keras.layers.Conv2DTransp
     )
 
 
-def logits(num_classes: int, *, seed: int, name: str = "logits") -> keras.layers.Conv2D:
-    """The 1 x 1 convolution to the classes; float32 under any policy, as losses need the bits."""
+def logits(
+    num_classes: int, *, kernel: int = 1, seed: int, name: str = "logits"
+) -> keras.layers.Conv2D:
+    """The last convolution, to the classes; float32 under any policy, as losses need the bits."""
     return keras.layers.Conv2D(
         num_classes,
-        1,
+        kernel,
+        padding="same",
         kernel_initializer=keras.initializers.GlorotUniform(layer_seed(seed, name)),
         dtype="float32",
         name=name,
@@ -196,3 +219,62 @@ def dropout(rate: float, *, seed: int, name: str) -> keras.layers.Layer | None:
       name: the layer's.
     """
     return Dropout(rate, seed=layer_seed(seed, name), name=name) if rate > 0 else None
+
+
+def stochastic_depth(rate: float, *, seed: int, name: str) -> keras.layers.Layer | None:
+    """Drops a residual branch for whole images (Huang et al. 2016, arXiv:1603.09382).
+
+    What is kept is divided by the share kept, so that the mean stays.
+
+    Args:
+      rate: share of the images whose branch is set to 0 in training, in [0, 1); None for 0.
+      seed: the network's.
+      name: the layer's.
+    """
+    if rate <= 0:
+        return None
+    return Dropout(rate, noise_shape=(None, 1, 1, 1), seed=layer_seed(seed, name), name=name)
+
+
+def supervised_logits(
+    features: Sequence[tuple[Any, int]], num_classes: int, *, seed: int
+) -> list[Any]:
+    """Logits of the image's size from several resolutions, for deep supervision.
+
+    Args:
+      features: (map [B, H / factor, W / factor, C], factor), the full resolution first; it gets
+        the layer "logits", the others "logits_1" and so on, each enlarged bilinearly.
+      num_classes: how many logits each pixel gets.
+      seed: the network's.
+
+    Returns:
+      As many tensors [B, H, W, num_classes], float32.
+    """
+    outputs = []
+    for index, (x, factor) in enumerate(features):
+        name = f"logits_{index}" if index else "logits"
+        x = logits(num_classes, seed=seed, name=name)(x)
+        outputs.append(enlarge(factor, name=f"{name}_up", dtype="float32")(x) if factor > 1 else x)
+    return outputs
+
+
+def enlarge(factor: int, *, name: str, dtype: str | None = None) -> keras.layers.Layer:
+    """Bilinear interpolation to `factor` times the size, between pixels' centers."""
+    return Enlarge(factor, name=name, dtype=dtype)
+
+
+@keras.saving.register_keras_serializable(package="flexseg")
+class Spread(keras.layers.Layer):
+    """Repeats one vector per image over a map's pixels: [B, 1, 1, C], [B, H, W, D] -> [B, H, W, C].
+
+    The map only says how large the result is.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        vectors, image_map = inputs
+        _, height, width, _ = keras.ops.shape(image_map)
+        return vectors * keras.ops.ones((1, height, width, 1), dtype=vectors.dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        vectors, image_map = input_shape
+        return (*image_map[:3], vectors[-1])

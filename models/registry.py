@@ -12,7 +12,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flexseg_errors import FlexsegError, nearest
-from models import flex_unet
+from models import (
+    attention_unet,
+    deeplab_v3_plus,
+    efficient_unet,
+    flex_unet,
+    multires_unet,
+    residual_unet,
+    segformer,
+    sharp_unet,
+    swin_unet,
+    u2net,
+    unet3_plus,
+)
 from models.knobs import knob
 from models.sizes import check_size, nearest_valid_sizes
 
@@ -70,6 +82,72 @@ ARCHITECTURES: dict[str, Architecture] = {
             config=flex_unet.FlexUNetConfig,
             build=flex_unet.build,
             summary="U-Net with free depth, width, kernels, dilations and dropout per level",
+        ),
+        Architecture(
+            name="residual_unet",
+            config=residual_unet.ResidualUNetConfig,
+            build=residual_unet.build,
+            summary="nnU-Net's ResEnc: a deep residual encoder, with deep supervision by knob",
+        ),
+        Architecture(
+            name="efficient_unet",
+            config=efficient_unet.EfficientUNetConfig,
+            build=efficient_unet.build,
+            summary="U-Net over an EfficientNet, B0 to B7, with ImageNet's weights by knob",
+        ),
+        Architecture(
+            name="efficientnet_b7_unet",
+            config=efficient_unet.EfficientNetB7UNetConfig,
+            build=efficient_unet.build,
+            summary="efficient_unet with B7 and a wide, plain decoder",
+        ),
+        Architecture(
+            name="deeplab_v3_plus",
+            config=deeplab_v3_plus.DeepLabV3PlusConfig,
+            build=deeplab_v3_plus.build,
+            summary="Dilated context over a ResNet50 or EfficientNet, and a small decoder",
+        ),
+        Architecture(
+            name="segformer",
+            config=segformer.SegFormerConfig,
+            build=segformer.build,
+            summary="Attention at four resolutions and a linear decoder, B0 to B2",
+        ),
+        Architecture(
+            name="swin_unet",
+            config=swin_unet.SwinUNetConfig,
+            build=swin_unet.build,
+            summary="U-Net of attention within shifted windows, without convolutions",
+        ),
+        Architecture(
+            name="attention_unet",
+            config=attention_unet.AttentionUNetConfig,
+            build=attention_unet.build,
+            summary="U-Net whose skips pass attention gates",
+        ),
+        Architecture(
+            name="multires_unet",
+            config=multires_unet.MultiResUNetConfig,
+            build=multires_unet.build,
+            summary="U-Net of blocks that see three sizes at once, with convolved skips",
+        ),
+        Architecture(
+            name="sharp_unet",
+            config=sharp_unet.SharpUNetConfig,
+            build=sharp_unet.build,
+            summary="U-Net whose skips are sharpened by a fixed Laplacian",
+        ),
+        Architecture(
+            name="u2net",
+            config=u2net.U2NetConfig,
+            build=u2net.build,
+            summary="U-Net whose blocks are U-Nets, with side outputs by knob",
+        ),
+        Architecture(
+            name="unet3_plus",
+            config=unet3_plus.UNet3PlusConfig,
+            build=unet3_plus.build,
+            summary="UNet 3+: full-scale skips, deep supervision and class guidance by knob",
         ),
     )
 }

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from flexseg_errors import FlexsegError
-from pipelines import records
+from pipelines import object_stores, records, storage
 from pipelines.label_map import IGNORE_ID
 from pipelines.manifest import Manifest
 from pipelines.online_augment import Augmentation, augment
@@ -75,7 +75,7 @@ def train(manifest: Manifest, options: TrainInput, start_step: int = 0) -> tf.da
       Batches {"image": uint8 [B, H, W, C], "mask": uint8 [B, H, W]}.
     """
     split = manifest.split("train")
-    paths = tf.constant(manifest.paths("train"))
+    paths = tf.constant(_paths(manifest, "train"))
     count, seed = split.examples, options.seed
     size = sum(s.bytes for s in split.shards)
     buffer = max(1, min(count, options.shuffle_bytes * count // max(1, size)))
@@ -131,7 +131,7 @@ def evaluation(
       Batches {"image": uint8 [B, H, W, C], "mask": uint8 [B, H, W]}.
     """
     size = example_size(manifest, crop_size)
-    dataset = tf.data.TFRecordDataset(manifest.paths(split))
+    dataset = tf.data.TFRecordDataset(_paths(manifest, split))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(manifest.split(split).examples))
 
     def tiles(serialized: tf.Tensor) -> tf.data.Dataset:
@@ -168,7 +168,7 @@ def whole_images(manifest: Manifest, split: str) -> Iterator[tuple[str, np.ndarr
     """
     for path in manifest.paths(split):
         open_images: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        with open(path, "rb") as file:
+        with storage.open_read(path) as file:
             for _, data in records.read_framed(file, path):
                 features = records.parse_features(data)
                 if features[records.AUGMENTATION][0]:
@@ -189,6 +189,15 @@ def whole_images(manifest: Manifest, split: str) -> Iterator[tuple[str, np.ndarr
                 image[window] = tile
                 mask[window] = ids
         yield from _close(open_images)
+
+
+def _paths(manifest: Manifest, split: str) -> list[str]:
+    """The files of a split; sees to it that TensorFlow can read them."""
+    if manifest.folder.startswith("s3://"):  # gs:// it knows by itself
+        object_stores.share_s3_settings()
+        # It makes the process abort when the interpreter ends; flexseg.entry() knows.
+        import tensorflow_io  # noqa: F401  registers s3://
+    return manifest.paths(split)
 
 
 def _close(

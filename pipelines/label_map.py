@@ -18,6 +18,10 @@ from flexseg_errors import FlexsegError
 
 IGNORE_ID = 255  # a pixel that no loss and no metric looks at
 MAX_CLASSES = 255
+TOP_COLORS = 16  # of the colours that match no class, the most that are told
+
+_COLORS = 1 << 24  # every 8-bit RGB colour; packed, it is R << 16 | G << 8 | B
+_BLOCK = 1 << 20  # pixels that are mapped at a time
 
 Color = tuple[int, int, int]
 
@@ -185,28 +189,34 @@ class Categorized:
     Attributes:
       ids: uint8 [H, W], the class id of the nearest colour.
       unmatched: how many pixels are further from every colour than the tolerance.
-      example: the most frequent of those pixels' colours, or None.
-      far: bool [H, W], those pixels.
+      colors: the colours of those pixels with their counts: the `TOP_COLORS` most frequent, in
+        falling order, ties in the order of the colours.
+      far: bool [H, W], those pixels; read-only and without memory of its own where there are none.
     """
 
     ids: np.ndarray
     unmatched: int
-    example: Color | None
+    colors: Mapping[Color, int]
     far: np.ndarray
+
+    @property
+    def example(self) -> Color | None:
+        """The most frequent colour beyond the tolerance, or None."""
+        return next(iter(self.colors), None)
 
 
 class Categorizer:
     """Maps the colours of masks to class ids: nearest in RGB, ties to the lower class id.
 
-    Keeps a table from every 24-bit colour met so far to its class, so that a mask costs one look-up
-    a pixel however many classes there are.
+    Keeps tables from every 24-bit colour met so far to its class, so that a mask costs one look-up
+    a pixel however many classes there are. A mask is mapped block by block, so that beside the mask
+    and what comes of it the memory does not grow with its size.
     """
 
-    _UNKNOWN = 0xFFFF
-    _UNMATCHED = 0x100
+    _UNSURE = 255  # no class id (see MAX_CLASSES): a colour not met yet, or beyond the tolerance
 
     def __init__(self, label_map: LabelMap, tolerance: float | None = None):
-        """Starts with an empty table.
+        """Starts with tables of the grays alone.
 
         Args:
           label_map: the classes.
@@ -215,8 +225,13 @@ class Categorizer:
         """
         self.tolerance = label_map.blend_tolerance if tolerance is None else tolerance
         self._colors = np.array([c for k in label_map.classes for c in k.colors], np.int32)
-        self._ids = np.array([k.id for k in label_map.classes for _ in k.colors], np.uint16)
-        self._table = np.full(1 << 24, self._UNKNOWN, np.uint16)
+        self._ids = np.array([k.id for k in label_map.classes for _ in k.colors], np.uint8)
+        self._near = np.full(_COLORS, self._UNSURE, np.uint8)  # the id of what is within
+        self._beyond = np.zeros(_COLORS, np.uint8)  # the id + 1 of what is beyond, else 0
+        grays = np.arange(256) * 0x010101
+        self._learn(grays)
+        self._gray_far = self._near[grays] == self._UNSURE
+        self._gray_ids = np.where(self._gray_far, self._beyond[grays] - 1, self._near[grays])
 
     def __call__(self, mask: np.ndarray) -> Categorized:
         """Maps a mask.
@@ -227,38 +242,7 @@ class Categorizer:
         Returns:
           The mask in class ids.
         """
-        if mask.ndim == 2:
-            return self._gray(mask)
-        wide = mask.astype(np.uint32)
-        packed = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
-        found = self._table[packed]
-        new = found == self._UNKNOWN
-        if new.any():
-            # Sorting (np.unique) would cost seconds on a large mask; this is a pass over 16 MB.
-            present = np.zeros(1 << 24, bool)
-            present[packed[new]] = True
-            self._learn(np.flatnonzero(present))
-            found = self._table[packed]
-        outside = found >= self._UNMATCHED
-        unmatched = int(np.count_nonzero(outside))
-        example = None
-        if unmatched:
-            colors, counts = np.unique(packed[outside], return_counts=True)
-            color = int(colors[counts.argmax()])
-            example = (color >> 16, color >> 8 & 0xFF, color & 0xFF)
-        return Categorized((found & 0xFF).astype(np.uint8), unmatched, example, outside)
-
-    def _gray(self, mask: np.ndarray) -> Categorized:
-        """The same for uint8 [H, W], through the 256 grays alone."""
-        grays = np.arange(256, dtype=np.uint32) * 0x010101
-        self._learn(grays[self._table[grays] == self._UNKNOWN])
-        found = self._table[grays]
-        outside = found >= self._UNMATCHED
-        counts = np.where(outside, np.bincount(mask.ravel(), minlength=256), 0)
-        gray = int(counts.argmax())
-        example = (gray, gray, gray) if counts[gray] else None
-        ids = cv2.LUT(mask, (found & 0xFF).astype(np.uint8))
-        return Categorized(ids, int(counts.sum()), example, outside[mask])
+        return self._gray(mask) if mask.ndim == 2 else self._rgb(mask)
 
     def nearest(self, color: Color) -> Color:
         """The colour of the map that `color` is taken for."""
@@ -266,15 +250,133 @@ class Categorizer:
         r, g, b = self._colors[distance.argmin()].tolist()
         return r, g, b
 
+    def _rgb(self, mask: np.ndarray) -> Categorized:
+        size = mask.shape[:2]
+        ids, far = np.empty(size, np.uint8), np.broadcast_to(np.False_, size)
+        pixels, flat = mask.reshape(1, -1, 3), ids.reshape(-1)
+        counts = _ColorCounts()
+        for start in range(0, flat.size, _BLOCK):
+            block = np.s_[start : start + _BLOCK]
+            # The bytes B, G, R, 255 are, as an integer with a sign, the packed colour less 2^24:
+            # in a table of 2^24 entries, the same entry counted from the end.
+            packed = cv2.cvtColor(pixels[:, block], cv2.COLOR_RGB2BGRA).view("<i4").reshape(-1)
+            beyond = self._map(packed, flat[block])
+            if beyond is None:
+                continue
+            colors = packed[beyond] & 0xFFFFFF
+            flat[block][beyond] = self._beyond[colors] - 1
+            counts.add(colors)
+            if not far.flags.writeable:
+                far = np.zeros(size, bool)
+            far.reshape(-1)[block] = beyond
+        return Categorized(ids, counts.total, counts.top(), far)
+
+    def _map(self, packed: np.ndarray, ids: np.ndarray) -> np.ndarray | None:
+        """Writes the ids [N] of the colours within the tolerance.
+
+        Returns:
+          bool [N], which colours are beyond it; None where all are within.
+        """
+        np.take(self._near, packed, out=ids, mode="wrap")
+        if ids.max() != self._UNSURE:
+            return None
+        unsure = ids == self._UNSURE
+        colors = packed[unsure] & 0xFFFFFF
+        new = colors[self._beyond[colors] == 0]
+        if new.size:
+            self._learn(_distinct(new))
+            np.take(self._near, packed, out=ids, mode="wrap")
+            unsure = ids == self._UNSURE
+        return unsure if unsure.any() else None
+
+    def _gray(self, mask: np.ndarray) -> Categorized:
+        """The same for uint8 [H, W], through the 256 grays alone."""
+        none = np.broadcast_to(np.False_, mask.shape)
+        if not mask.size:  # OpenCV refuses it
+            return Categorized(np.empty(mask.shape, np.uint8), 0, {}, none)
+        ids = cv2.LUT(mask, self._gray_ids)
+        if not self._gray_far.any():
+            return Categorized(ids, 0, {}, none)
+        counts = np.zeros(256, np.int64)
+        flat = mask.reshape(1, -1)
+        for start in range(0, flat.size, _BLOCK):  # its float32 is exact up to 2^24
+            block = flat[:, start : start + _BLOCK]
+            counts += cv2.calcHist([block], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+        found = np.flatnonzero(self._gray_far & (counts > 0))
+        if not found.size:
+            return Categorized(ids, 0, {}, none)
+        far = cv2.LUT(mask, self._gray_far.view(np.uint8)).view(bool)
+        colors = _most_frequent(found * 0x010101, counts[found])
+        return Categorized(ids, int(counts[found].sum()), colors, far)
+
     def _learn(self, packed: np.ndarray) -> None:
-        for part in np.array_split(
-            packed, max(1, packed.size >> 16)
-        ):  # bounds the [N, K] distances
-            rgb = np.stack([part >> 16, part >> 8 & 0xFF, part & 0xFF], -1).astype(np.int32)
-            distance = ((rgb[:, None] - self._colors) ** 2).sum(-1)
-            value = self._ids[distance.argmin(-1)]
-            far = distance.min(-1) > self.tolerance**2 + 1e-6
-            self._table[part] = value | np.where(far, self._UNMATCHED, 0).astype(np.uint16)
+        for part in np.array_split(packed, max(1, packed.size >> 16)):  # bounds what is held
+            rgb = np.stack([part >> 16, part >> 8 & 0xFF, part & 0xFF]).astype(np.int32)
+            least = np.full(part.shape, 3 * 256**2, np.int32)
+            ids = np.zeros(part.shape, np.uint8)
+            for color, class_id in zip(self._colors, self._ids, strict=True):
+                distance = ((rgb - color[:, None]) ** 2).sum(0)
+                closer = distance < least  # not where it is equal: ties go to the lower id
+                np.copyto(least, distance, where=closer, casting="same_kind")
+                ids[closer] = class_id
+            far = least > self.tolerance**2 + 1e-6
+            self._near[part] = np.where(far, self._UNSURE, ids)
+            self._beyond[part] = np.where(far, ids + 1, 0)
+
+
+class _ColorCounts:
+    """Counts packed colours, exactly, in memory that does not grow with their number."""
+
+    _FEW = 1 << 20  # to sort these costs less than to look through a counter for every colour
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._few: list[np.ndarray] = []
+        self._counters: np.ndarray | None = None  # uint32 [2^24], once they are many
+
+    def add(self, colors: np.ndarray) -> None:
+        """Counts one more pixel for each of the colours, [N]."""
+        self.total += colors.size
+        if self._counters is None:
+            self._few.append(colors)
+            if self.total <= self._FEW:
+                return
+            self._counters = np.zeros(_COLORS, np.uint32)
+            colors = np.concatenate(self._few)
+            self._few.clear()
+        np.add.at(self._counters, colors, np.uint32(1))
+
+    def top(self) -> dict[Color, int]:
+        """The most frequent colours; see `Categorized.colors`."""
+        if self._counters is not None:
+            colors = np.flatnonzero(self._counters)
+            return _most_frequent(colors, self._counters[colors])
+        if not self._few:
+            return {}
+        return _most_frequent(*np.unique(np.concatenate(self._few), return_counts=True))
+
+
+def _most_frequent(colors: np.ndarray, counts: np.ndarray) -> dict[Color, int]:
+    """Of packed colours in rising order and their counts, [N] each, the first `TOP_COLORS`."""
+    if counts.size > TOP_COLORS:  # no sorting of millions for the sake of a few
+        least = np.partition(counts, -TOP_COLORS)[-TOP_COLORS]
+        ties = np.flatnonzero(counts == least)[:TOP_COLORS]
+        chosen = np.concatenate([np.flatnonzero(counts > least), ties])
+        colors, counts = colors[chosen], counts[chosen]
+    order = np.lexsort((colors, -counts.astype(np.int64)))[:TOP_COLORS]
+    return {
+        (color >> 16, color >> 8 & 0xFF, color & 0xFF): count
+        for color, count in zip(colors[order].tolist(), counts[order].tolist(), strict=True)
+    }
+
+
+def _distinct(packed: np.ndarray) -> np.ndarray:
+    """Packed colours, [N], each once."""
+    if packed.size < 1 << 16:
+        return np.unique(packed)
+    present = np.zeros(_COLORS, bool)  # for many, a pass over 16 MB is faster than sorting
+    present[packed] = True
+    return np.flatnonzero(present)
 
 
 def colorize(ids: np.ndarray, label_map: LabelMap) -> np.ndarray:

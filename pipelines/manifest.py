@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
-from pipelines import records
+from pipelines import records, storage
+from pipelines.audit import Audit
 from pipelines.preparation import Preparation
 
 FILENAME = "dataset.json"
@@ -39,8 +39,10 @@ class Split:
       examples: records.
       sources: images that they were made from.
       groups: groups that those belong to.
+      pixels: of all records together, ignored ones among them.
       class_pixels: pixels of each class, [K].
       class_examples: records that hold each class, [K].
+      class_sources: sources that hold each class, [K].
       channel_mean: mean of each image channel, 0..255.
       channel_std: standard deviation of each image channel.
       min_size: smallest height and width of a record.
@@ -52,8 +54,10 @@ class Split:
     examples: int
     sources: int
     groups: int
+    pixels: int
     class_pixels: tuple[int, ...]
     class_examples: tuple[int, ...]
+    class_sources: tuple[int, ...]
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
     min_size: tuple[int, int]
@@ -64,7 +68,19 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a dataset holds. `folder` is where it was read from; it is not part of the file."""
+    """What a dataset holds.
+
+    Attributes:
+      folder: where it was read from; not part of the file.
+      label_map: its classes.
+      channels: of its images, 1 or 3.
+      preparation: what was done to the sources.
+      options: all else that `flexseg prepare` was told, by the names of `shards.Options`.
+      fingerprint: changes with options and content.
+      rejected: sources that could not be used.
+      splits: what each split holds.
+      audit: what was noticed about the sources; None in a view of several splits.
+    """
 
     folder: str
     label_map: label_maps.LabelMap
@@ -74,6 +90,7 @@ class Manifest:
     fingerprint: str
     rejected: int
     splits: Mapping[str, Split]
+    audit: Audit | None = None
 
     def split(self, name: str) -> Split:
         """The split of that name.
@@ -89,7 +106,7 @@ class Manifest:
 
     def paths(self, split: str) -> list[str]:
         """The files of a split, in order."""
-        return [os.path.join(self.folder, s.name) for s in self.split(split).shards]
+        return [storage.join(self.folder, s.name) for s in self.split(split).shards]
 
 
 @dataclasses.dataclass
@@ -111,21 +128,27 @@ class Tally:
         self.channel_squares = np.zeros(self.channels, np.int64)
         self.sizes: set[tuple[int, int]] = set()
 
-    def add(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """Counts one record: image uint8 [H, W, C], mask of class ids uint8 [H, W]."""
-        present = records.class_pixels(mask, self.num_classes)
-        flat = image.reshape(-1, self.channels)
+    def add(self, image: np.ndarray, class_pixels: np.ndarray) -> None:
+        """Counts one record: image uint8 [H, W, C], pixels of each class in its mask, [K]."""
         # 256 counts a channel and then exact sums: cheaper than widening every pixel.
+        counts = records.value_counts(image)
         values = np.arange(256, dtype=np.int64)
-        for c in range(self.channels):
-            counts = np.bincount(flat[:, c], minlength=256)
-            self.channel_sum[c] += int(counts @ values)
-            self.channel_squares[c] += int(counts @ values**2)
+        self.channel_sum += values @ counts
+        self.channel_squares += values**2 @ counts
+        height, width = image.shape[:2]
         self.examples += 1
-        self.pixels += flat.shape[0]
-        self.class_pixels += present
-        self.class_examples += present > 0
-        self.sizes.add((mask.shape[0], mask.shape[1]))
+        self.pixels += height * width
+        self.class_pixels += class_pixels
+        self.class_examples += class_pixels > 0
+        self.sizes.add((height, width))
+
+    def merge(self, other: Tally) -> None:
+        """Adds what another tally counted."""
+        for key, value in vars(other).items():
+            if key == "sizes":
+                self.sizes |= value
+            elif key not in ("num_classes", "channels"):
+                setattr(self, key, getattr(self, key) + value)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -154,8 +177,12 @@ def summarize(shards: Sequence[Mapping[str, Any]]) -> Split:
         examples=int(total("examples")),
         sources=sum(s["sources"] for s in shards),
         groups=len({g for s in shards for g in s["groups"]}),
+        pixels=pixels,
         class_pixels=tuple(int(v) for v in total("class_pixels")),
         class_examples=tuple(int(v) for v in total("class_examples")),
+        class_sources=tuple(
+            int(v) for v in np.sum([np.array(s["class_sources"], object) for s in shards], axis=0)
+        ),
         channel_mean=tuple(round(m, 6) for m in mean),
         channel_std=tuple(
             round(max(0.0, s - m * m) ** 0.5, 6) for m, s in zip(mean, squares, strict=True)
@@ -179,6 +206,7 @@ def dump(manifest: Manifest) -> str:
         "options": dict(manifest.options),
         "fingerprint": manifest.fingerprint,
         "rejected": manifest.rejected,
+        "audit": manifest.audit.to_dict() if manifest.audit else None,
         "splits": {name: dataclasses.asdict(split) for name, split in manifest.splits.items()},
     }
     return json.dumps(data, indent=1) + "\n"
@@ -190,15 +218,14 @@ def load(folder: str) -> Manifest:
     Raises:
       FlexsegError: where the folder holds no finished dataset.
     """
-    path = os.path.join(folder, FILENAME)
-    if not os.path.isfile(path):
-        what = "is no folder" if not os.path.isdir(folder) else f"holds no {FILENAME}"
+    path = storage.join(folder, FILENAME)
+    if not storage.is_file(path):
+        what = "is no folder" if not storage.is_folder(folder) else f"holds no {FILENAME}"
         raise FlexsegError(
             f"{folder} {what}: it is not a dataset, or `flexseg prepare` has not finished it."
         )
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+        data = json.loads(storage.read_bytes(path))
         if data["format"] != FORMAT:
             raise FlexsegError(f"{path} has the format {data['format']!r}; expected {FORMAT!r}.")
         return Manifest(
@@ -210,6 +237,7 @@ def load(folder: str) -> Manifest:
             fingerprint=data["fingerprint"],
             rejected=data["rejected"],
             splits={name: _split(split) for name, split in data["splits"].items()},
+            audit=Audit.from_dict(data["audit"]) if data["audit"] else None,
         )
     except FlexsegError:
         raise
@@ -228,7 +256,7 @@ def verify(folder: str) -> list[str]:
     manifest = load(folder)
     problems = []
     expected = {s.name for split in manifest.splits.values() for s in split.shards}
-    for name in sorted(set(os.listdir(folder)) - expected):
+    for name in sorted(set(storage.names(folder)) - expected):
         if name.endswith(".tfrecord"):
             problems.append(f"{name}: is not part of the dataset")
     for split in manifest.splits.values():
@@ -238,13 +266,13 @@ def verify(folder: str) -> list[str]:
 
 
 def _verify_shard(folder: str, shard: Shard) -> list[str]:
-    path = os.path.join(folder, shard.name)
-    if not os.path.isfile(path):
+    path = storage.join(folder, shard.name)
+    if not storage.is_file(path):
         return [f"{shard.name}: is missing"]
-    problems, count, size = [], 0, os.path.getsize(path)
+    problems, count, size = [], 0, storage.size(path)
     if size != shard.bytes:
         problems.append(f"{shard.name}: has {size} bytes, expected {shard.bytes}")
-    with open(path, "rb") as file:
+    with storage.local_copy(path) as local, open(local, "rb") as file:
         try:
             for offset, data in records.read_framed(file, shard.name):
                 count += 1

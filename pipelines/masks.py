@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
 from flexseg_errors import FlexsegError, nearest
-from pipelines.label_map import IGNORE_ID, Categorizer, LabelMap
+from pipelines.label_map import IGNORE_ID, Categorizer, Color, LabelMap
 
 KINDS = ("colors", "index", "binary")
 UNMATCHED = ("error", "nearest", "ignore")
@@ -28,8 +29,7 @@ class MaskReading:
       threshold: of binary masks: "otsu", "triangle" (each found per mask), or a gray value 0..255.
       color_tolerance: RGB distance up to which a colour is taken for the nearest of the map.
       unmatched: what becomes of pixels beyond it: "error" rejects a mask with many of them and
-      takes
-        the nearest otherwise, "nearest" takes the nearest, "ignore" gives them the ignore id.
+        takes the nearest otherwise, "nearest" takes the nearest, "ignore" gives them the ignore id.
     """
 
     kind: str = "colors"
@@ -58,7 +58,22 @@ def parse_kind(text: str) -> tuple[str, str]:
     return kind, threshold
 
 
-def to_ids(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> tuple[np.ndarray, int]:
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+    """A mask in class ids.
+
+    Attributes:
+      ids: uint8 [H, W], 255 where a pixel is to be ignored.
+      unmatched: pixels that matched no colour.
+      colors: the most frequent of their colours, with their counts.
+    """
+
+    ids: np.ndarray
+    unmatched: int = 0
+    colors: Mapping[Color, int] = dataclasses.field(default_factory=dict)
+
+
+def to_ids(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> Mapped:
     """Turns a mask into class ids.
 
     Args:
@@ -66,17 +81,14 @@ def to_ids(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> tuple
       label_map: the classes.
       reading: what the values stand for.
 
-    Returns:
-      (uint8 [H, W], 255 where a pixel is to be ignored; pixels that matched no colour)
-
     Raises:
       FlexsegError: where the values do not fit the label map. The message does not name the file.
     """
     if reading.kind == "colors":
         return _from_colors(mask, label_map, reading)
     if reading.kind == "index":
-        return _from_index(mask, label_map), 0
-    return _from_binary(_gray(mask), reading.threshold), 0
+        return Mapped(_from_index(mask, label_map))
+    return Mapped(_from_binary(_gray(mask), reading.threshold))
 
 
 def check(label_map: LabelMap, reading: MaskReading) -> None:
@@ -87,9 +99,7 @@ def check(label_map: LabelMap, reading: MaskReading) -> None:
         )
 
 
-def _from_colors(
-    mask: np.ndarray, label_map: LabelMap, reading: MaskReading
-) -> tuple[np.ndarray, int]:
+def _from_colors(mask: np.ndarray, label_map: LabelMap, reading: MaskReading) -> Mapped:
     categorizer = _categorizer(label_map, reading.color_tolerance)
     result = categorizer(mask)
     share = result.unmatched / result.ids.size
@@ -103,7 +113,7 @@ def _from_colors(
         )
     if reading.unmatched == "ignore":
         result.ids[result.far] = IGNORE_ID
-    return result.ids, result.unmatched
+    return Mapped(result.ids, result.unmatched, result.colors)
 
 
 def _from_index(values: np.ndarray, label_map: LabelMap) -> np.ndarray:

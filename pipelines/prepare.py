@@ -27,18 +27,33 @@ from typing import Any
 from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
-from pipelines import augment, beam_job, intensity, masks, readers, records, shards, sources
+from pipelines import (
+    audit,
+    augment,
+    beam_job,
+    formats,
+    intensity,
+    masks,
+    records,
+    shards,
+    sources,
+    splits,
+    storage,
+    tfds,
+)
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
+from pipelines.planning import plan
 from pipelines.preparation import Preparation
 from pipelines.preprocessing import Preprocessing
-from pipelines.shards import Options, ShardPlan
+from pipelines.shards import Options
+from pipelines.slices import VolumeReading
 from pipelines.sources import Rejected, Source
 
 FOREIGN_FLAGS = True  # those of Apache Beam
 
-_SHARD_BYTES = 128 << 20  # of decoded pixels: some tens of MB in the file
-_MIN_SHARDS = 8  # so that several workers, and several readers, find something to do
+_UNPLANNED = ("pair", "group", "header")  # stages at which a source is rejected before the job
+_MAY_CHANGE = "max_pixels"  # raising it is the remedy for images that were refused
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -54,7 +69,12 @@ def define_flags(values: flags.FlagValues) -> None:
     string("masks", None, "Folder of masks, instead of --dataset.")
     string("output", None, "Folder for the dataset; made if it is not there.")
     string("label_map", None, "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'.")
-    string("split", "train:0.8,valid:0.1,test:0.1", "Splits and their shares of the groups.")
+    string(
+        "split",
+        None,
+        "Splits and their shares of the groups. Default: train:0.8,valid:0.1,test:0.1; with folds "
+        "train:1, beside which there may be test.",
+    )
     flags.DEFINE_enum(
         "split_method",
         "exact",
@@ -63,7 +83,16 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("split_seed", 137, "Seed of split and order.", flag_values=values)
+    flags.DEFINE_integer(
+        "folds",
+        0,
+        "Divide all groups but those of test into so many folds; a training run validates on one.",
+        flag_values=values,
+    )
+    string("split_from", None, "An earlier dataset, whose groups keep their splits.")
     string("group_regex", None, "Finds the group (patient, original image) in an image's path.")
+    string("groups", None, "CSV file with the columns path and group, instead of --group_regex.")
+    string("mask_suffix", "", "What a mask's stem has beyond its image's, such as _EX.")
     string("image_size", None, "Height,width in pixels to which every source is stretched.")
     flags.DEFINE_float("scale", 1.0, "Factor on both sides of every source.", flag_values=values)
     flags.DEFINE_integer(
@@ -110,7 +139,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "empty_tiles",
         1.0,
-        "Share of the training tiles without foreground that is kept, 0..1.",
+        "Share of the tiles, or slices of volumes, without foreground that is kept, 0..1.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "empty_tiles_in",
+        "train",
+        ["train", "all"],
+        "The splits that --empty_tiles is for; scores without the empty ones look better.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -123,6 +159,35 @@ def define_flags(values: flags.FlagValues) -> None:
         "image_encoding",
         "png",
         "Of images in the records: png, raw (largest, fastest), jpeg:QUALITY (loses detail).",
+    )
+    string("volume_axis", "auto", "Stored axis along which volumes are cut: auto, 0, 1 or 2.")
+    flags.DEFINE_integer(
+        "volume_rotation",
+        0,
+        "Degrees by which slices are turned counter-clockwise: 0, 90, 180 or 270.",
+        flag_values=values,
+    )
+    string("volume_dataset", "", "Array of an HDF5 file that holds the image. Default: finds it.")
+    string("mask_dataset", "", "Array of an HDF5 file that holds the mask. Default: finds it.")
+    flags.DEFINE_integer(
+        "shard_size_mb",
+        0,
+        "Size of the shards, in MB, as nearly as can be told before they are made. Default: 64 to "
+        "1024, and at least 8 shards a split.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_shards", 0, "Shards of each split, instead of --shard_size_mb.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "tfds", False, "Also write what tensorflow_datasets needs to read it.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "max_pixels",
+        formats.MAX_PIXELS,
+        "The largest image that is decoded, in pixels: a guard against files that unpack to more "
+        "than the memory holds.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "max_rejected", 0, "Fail if more sources than this cannot be used.", flag_values=values
@@ -138,38 +203,89 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     beam_flags = beam_job.check_flags(rest, values.runner, list(values))
     label_map = label_maps.load(values.label_map)
     layouts = sources.find_layouts(values.dataset, values.images, values.masks)
-    shares = sources.parse_shares(values.split)
     options = options_from(values, label_map, bool(layouts[0].split))
-    found: list[Source] = []
-    rejected: list[Rejected] = []
-    for layout in layouts:
-        paired, unpaired = sources.pair(layout, options.group_regex)
-        found += paired
-        rejected += unpaired
+    found, rejected = find_sources(layouts, options)
+    if values.groups:
+        found, unnamed = regroup(found, values.groups)
+        rejected += unnamed
     if rejected:
         _say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
         _say(describe(rejected))
     if found:
-        found = sources.assign_splits(found, shares, options.split_method, options.split_seed)
+        found, options = divide(found, values.split_from, options)
     claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
     if found:
         plans = plan(found, options)
         made = beam_job.execute(values.output, plans, options, beam_flags)
         rejected += [Rejected(**r) for result in made for r in result["rejected"]]
+        rejected = sorted(set(rejected))  # a fold's two forms reject the same source
     _write_rejected(values.output, rejected)
     if len(rejected) > values.max_rejected:
-        count = len(found) + sum(r.stage in ("pair", "group") for r in rejected)
+        count = len({s.file_id for s in found}) + sum(r.stage in _UNPLANNED for r in rejected)
         raise FlexsegError(
             f"{len(rejected)} of {count} sources cannot be used "
             f"(--max_rejected={values.max_rejected}):\n{describe(rejected)}\n"
-            f"All are listed in {os.path.join(values.output, manifests.REJECTED)}. Mend them, or "
+            f"All are listed in {storage.join(values.output, manifests.REJECTED)}. Mend them, or "
             "allow them with --max_rejected, and run the same command again: what is done is kept. "
             "Other options need a new --output."
         )
     if not found:
         raise FlexsegError("No image has a mask of the same stem: there is nothing to prepare.")
-    manifest = finish(values.output, options, plans[0].channels, made, len(rejected))
+    manifest = finish(values.output, options, plans[0].channels, found, made, len(rejected))
+    if values.tfds:
+        tfds.write(manifest)
     _say(f"{values.output}: {summary(manifest)}")
+
+
+def find_sources(
+    layouts: Sequence[sources.Layout], options: Options
+) -> tuple[list[Source], list[Rejected]]:
+    """All sources, each slice of a volume one, and what cannot be one."""
+    found: list[Source] = []
+    rejected: list[Rejected] = []
+    for layout in layouts:
+        paired = sources.pair(layout, options.group_regex, options.mask_suffix)
+        if paired.passed_over:
+            _say(
+                f"{paired.passed_over} masks in {layout.masks} are passed over: their stems do not "
+                f'end with "{options.mask_suffix}".'
+            )
+        ready, unread = sources.with_slices(paired.sources, options.volumes, options.max_pixels)
+        found += ready
+        rejected += paired.rejected + unread
+    return found, rejected
+
+
+def regroup(found: Sequence[Source], path: str) -> tuple[list[Source], list[Rejected]]:
+    """Gives sources the groups that a file names.
+
+    Returns:
+      The sources, and those that it does not name.
+    """
+    groups = splits.read_groups(path)
+    unused = splits.unused_names(found, groups)
+    if unused:
+        shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+        _say(f"{path} names {len(unused)} images that are not there: {shown}.")
+    return splits.apply_groups(found, groups, path)
+
+
+def divide(
+    found: Sequence[Source], split_from: str | None, options: Options
+) -> tuple[list[Source], Options]:
+    """Gives every source its split.
+
+    Returns:
+      The sources, and the options with a checksum of the earlier dataset's splits.
+    """
+    earlier = splits.read_split_of(split_from) if split_from else {}
+    wanted = splits.SplitOptions(
+        options.split, options.split_method, options.split_seed, options.folds
+    )
+    assigned = splits.assign(found, wanted, earlier, split_from or "")
+    if split_from:
+        options = dataclasses.replace(options, split_from=splits.checksum(earlier))
+    return assigned, options
 
 
 def options_from(
@@ -191,13 +307,18 @@ def options_from(
             str(intensity.parse(values.intensity)),
             str(Preprocessing.from_text(values.preprocessing)),
         ),
-        split="" if has_splits else values.split,
-        split_method="" if has_splits else values.split_method,
+        split="" if has_splits else splits.shares_text(values.split, values.folds),
+        split_method="" if has_splits and not values.folds else values.split_method,
         split_seed=values.split_seed,
+        folds=values.folds,
         group_regex=values.group_regex or "",
+        groups_from_file=bool(values.groups),
+        split_from="",
+        mask_suffix=values.mask_suffix,
         tile_size=values.tile_size,
         tile_overlap=values.tile_overlap,
         empty_tiles=values.empty_tiles,
+        empty_tiles_in=values.empty_tiles_in,
         add_reduced=values.add_reduced,
         image_encoding=encoding if form != "jpeg" else f"jpeg:{quality}",
         masks=masks.MaskReading(
@@ -205,6 +326,12 @@ def options_from(
             color_tolerance=label_map.blend_tolerance if tolerance is None else tolerance,
             unmatched=values.unmatched,
         ),
+        volumes=VolumeReading(
+            values.volume_axis, values.volume_rotation, values.volume_dataset, values.mask_dataset
+        ),
+        shard_size_mb=values.shard_size_mb,
+        num_shards=values.num_shards,
+        max_pixels=values.max_pixels,
         augment=augment.load(values.augment) if values.augment else None,
     )
     masks.check(label_map, options.masks)
@@ -220,8 +347,24 @@ def options_from(
         )
     if not 0 <= options.empty_tiles <= 1:
         raise FlexsegError(f"--empty_tiles={options.empty_tiles}: expected a share, 0 to 1.")
-    if not options.tile_size and (options.add_reduced or options.empty_tiles < 1):
-        raise FlexsegError("--add_reduced and --empty_tiles are for tiles: give --tile_size too.")
+    if not options.tile_size and options.add_reduced:
+        raise FlexsegError("--add_reduced is for tiles: give --tile_size too.")
+    if min(options.shard_size_mb, options.num_shards) < 0 or options.max_pixels < 1:
+        raise FlexsegError(
+            f"--shard_size_mb={options.shard_size_mb}, --num_shards={options.num_shards}, "
+            f"--max_pixels={options.max_pixels}: expected whole numbers, not negative."
+        )
+    if options.shard_size_mb and options.num_shards:
+        raise FlexsegError("Give --shard_size_mb or --num_shards, not both.")
+    if has_splits and values.split:
+        raise FlexsegError(
+            f"--split={values.split}: the dataset comes with splits, which are kept. Leave --split "
+            "out, or give --images and --masks."
+        )
+    if values.groups and values.group_regex:
+        raise FlexsegError("Give --groups or --group_regex, not both.")
+    if values.tfds and form == "raw":
+        raise FlexsegError("--tfds cannot describe --image_encoding=raw; use png or jpeg.")
     return options
 
 
@@ -245,35 +388,37 @@ def claim_output(output: str, options: Options, inputs: Sequence[str]) -> None:
       FlexsegError: where it holds something else, lies in the sources, or holds a dataset made with
         other options (which are named).
     """
-    real = os.path.realpath(output)
     for folder in inputs:
-        if (real + os.sep).startswith(os.path.realpath(folder) + os.sep):
+        if (_real(output) + "/").startswith(_real(folder) + "/"):
             raise FlexsegError(f"--output={output} lies inside the sources {folder}.")
-    work = os.path.join(output, shards.WORK_FOLDER)
-    path = os.path.join(work, "options.json")
-    if os.path.exists(output) and not os.path.isdir(output):
+    work = storage.join(output, shards.WORK_FOLDER)
+    path = storage.join(work, "options.json")
+    if storage.is_file(output):
         raise FlexsegError(f"--output={output} is a file; expected a folder.")
-    inside = sorted(os.listdir(output)) if os.path.isdir(output) else []
+    inside = storage.names(output)
     # A run that was killed before it wrote its options leaves the work folder alone.
-    if set(inside) - {shards.WORK_FOLDER} and not os.path.isfile(path):
+    if set(inside) - {shards.WORK_FOLDER} and not storage.is_file(path):
         raise FlexsegError(
             f"--output={output} holds something else ({', '.join(inside[:5])}"
             f"{', ...' if len(inside) > 5 else ''}); nothing was touched. Give a new folder."
         )
     wanted = {"code_version": shards.CODE_VERSION, **options.to_dict()}
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            there = json.load(file)
+    if storage.is_file(path):
+        there = json.loads(storage.read_bytes(path))
         old, new = _flat(there), _flat(json.loads(json.dumps(wanted)))  # tuples become lists
-        differing = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+        differing = [k for k in {**old, **new} if old.get(k) != new.get(k) and k != _MAY_CHANGE]
         if differing:
             changes = "; ".join(f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in differing)
             raise FlexsegError(
                 f"--output={output} holds a dataset made with other options ({changes}). "
                 "Give a new folder, or the old options."
             )
-    os.makedirs(work, exist_ok=True)
-    shards.write_whole(path, json.dumps(wanted, indent=1).encode())
+    storage.make_folder(work)
+    storage.write_whole(path, json.dumps(wanted, indent=1).encode())
+
+
+def _real(path: str) -> str:
+    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
 
 
 def _flat(options: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -287,46 +432,13 @@ def _flat(options: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def plan(found: Sequence[Source], options: Options) -> list[ShardPlan]:
-    """Decides which source goes into which shard; a function of sources and options alone.
-
-    Sources are put in the order of a keyed hash and cut into runs of equal length.
-    """
-    headers = {}
-    for source in found:
-        try:
-            headers[source.id] = readers.read_header(source.image)
-        except FlexsegError:
-            continue  # the worker that meets it rejects it, with all else that is wrong
-    channels = max((h.channels for h in headers.values()), default=3)
-    if Preprocessing.from_text(options.preparation.preprocessing).needs_color:
-        channels = 3
-    by_split = collections.defaultdict(list)
-    for source in found:
-        by_split[source.split].append(source)
-    plans = []
-    for split in (s for s in sources.SPLITS if s in by_split):
-        ordered = sorted(
-            by_split[split], key=lambda s: (sources.keyed_hash(options.split_seed, s.id), s.id)
-        )
-        pixels = 0
-        for source in ordered:
-            if source.id in headers:
-                header = headers[source.id]
-                height, width = options.preparation.size_of(header.height, header.width)
-                pixels += height * width * (channels + 1)
-        if split == "train" and options.augment is not None:
-            pixels *= options.augment.examples_per_source
-        count = min(len(ordered), max(-(-pixels // _SHARD_BYTES), _MIN_SHARDS))
-        for i in range(count):
-            part = ordered[len(ordered) * i // count : len(ordered) * (i + 1) // count]
-            name = f"{split}-{i:05d}-of-{count:05d}.tfrecord"
-            plans.append(ShardPlan(name, split, channels, tuple(part)))
-    return plans
-
-
 def finish(
-    output: str, options: Options, channels: int, made: Sequence[dict[str, Any]], rejected: int
+    output: str,
+    options: Options,
+    channels: int,
+    found: Sequence[Source],
+    made: Sequence[dict[str, Any]],
+    rejected: int,
 ) -> manifests.Manifest:
     """Sums up the shards and writes the manifest, last of all."""
     by_split = collections.defaultdict(list)
@@ -336,9 +448,15 @@ def finish(
         if not any(r["tally"]["examples"] for r in results):
             raise FlexsegError(
                 f'Of the sources of the split "{split}" none could be used. Mend them (they are in '
-                f"{os.path.join(output, manifests.REJECTED)}), or give another --split or "
+                f"{storage.join(output, manifests.REJECTED)}), or give another --split or "
                 "--split_seed and a new --output."
             )
+    noticed = {
+        split: [a for r in results for a in r["audit"]]
+        for split, results in by_split.items()
+        if not split.endswith(shards.TRAINING_FORM)
+    }
+    audit.refuse_leaks(noticed)
     described = options.to_dict()
     del described["label_map"], described["preparation"]
     content = [options.to_dict(), [(r["name"], r["sha256"]) for r in made]]
@@ -351,9 +469,12 @@ def finish(
         fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         rejected=rejected,
         splits={split: manifests.summarize(results) for split, results in by_split.items()},
+        audit=audit.summarize(noticed, options.label_map),
     )
-    path = os.path.join(output, manifests.FILENAME)
-    shards.write_whole(path, manifests.dump(manifest).encode())
+    groups = splits.groups_csv(found).encode()
+    storage.write_whole(storage.join(output, splits.GROUPS_FILE), groups)
+    path = storage.join(output, manifests.FILENAME)
+    storage.write_whole(path, manifests.dump(manifest).encode())
     return manifest
 
 
@@ -377,7 +498,7 @@ def summary(manifest: manifests.Manifest) -> str:
 def _write_rejected(output: str, rejected: Sequence[Rejected]) -> None:
     lines = [json.dumps(dataclasses.asdict(r), ensure_ascii=False) for r in sorted(rejected)]
     text = "".join(line + "\n" for line in lines)
-    shards.write_whole(os.path.join(output, manifests.REJECTED), text.encode())
+    storage.write_whole(storage.join(output, manifests.REJECTED), text.encode())
 
 
 def _say(text: str) -> None:

@@ -25,6 +25,7 @@ _AS_IT_IS = Intensity()
 _GRAY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
 _EXIF_ORIENTATION = 274
 _HEAD_BYTES = 1 << 16
+_ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,9 @@ def read_header(path: str) -> Header:
         with Image.open(path) as image:
             width, height = image.size
             channels = 1 if image.mode in _GRAY_MODES else 3
-            if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
+            # Not image.getexif(): of a PNG without it, that decodes the pixels to look behind them.
+            exif = Image.Image.getexif(image)
+            if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
                 width, height = height, width
             formats.refuse_several_pages(image, path)
     except FlexsegError:
@@ -91,22 +94,28 @@ def read_header(path: str) -> Header:
     return Header(height, width, channels)
 
 
-def read_image(path: str, channels: int, intensity: Intensity = _AS_IT_IS) -> np.ndarray:
+def read_image(
+    path: str,
+    channels: int,
+    intensity: Intensity = _AS_IT_IS,
+    max_pixels: int = formats.MAX_PIXELS,
+) -> np.ndarray:
     """Decodes an image.
 
     Args:
       path: the file.
       channels: 1 or 3; a gray image is repeated, an image with colours never reduced to gray.
       intensity: how deeper values become 8-bit.
+      max_pixels: the largest image that is decoded.
 
     Returns:
       uint8 [H, W, channels], RGB.
 
     Raises:
-      FlexsegError: where the file cannot be decoded to its end, or holds more than 8 bits and
-        `intensity` does not say what they mean.
+      FlexsegError: where the file cannot be decoded to its end, is too large, or holds more than 8
+        bits and `intensity` does not say what they mean.
     """
-    pixels = intensity.apply(_decode(path), path=path)
+    pixels = intensity.apply(_decode(path, max_pixels), path=path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
         return np.repeat(pixels, channels, axis=-1) if channels > 1 else pixels
@@ -117,15 +126,15 @@ def read_image(path: str, channels: int, intensity: Intensity = _AS_IT_IS) -> np
     return pixels
 
 
-def read_mask(path: str) -> np.ndarray:
+def read_mask(path: str, max_pixels: int = formats.MAX_PIXELS) -> np.ndarray:
     """Decodes a mask: uint8 [H, W] where it is gray, else [H, W, 3] RGB.
 
     Palette files come out in their palette's colours; transparency is dropped. One-hot masks
     (`.npz`) come out as class ids, with 255 where no class is.
     """
     if is_one_hot(path):
-        return arrays.read_one_hot(path)
-    pixels = _decode(path)
+        return arrays.read_one_hot(path, max_pixels)
+    pixels = _decode(path, max_pixels)
     if pixels.dtype != np.uint8:
         if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.floor(pixels)).any():
             raise FlexsegError(
@@ -135,7 +144,7 @@ def read_mask(path: str) -> np.ndarray:
     return pixels
 
 
-def read_index(path: str) -> np.ndarray:
+def read_index(path: str, max_pixels: int = formats.MAX_PIXELS) -> np.ndarray:
     """Decodes a mask whose pixel values, not colours, are class ids: [H, W] of whole numbers.
 
     A palette's colours are not looked at.
@@ -144,16 +153,19 @@ def read_index(path: str) -> np.ndarray:
       FlexsegError: where the file cannot be read, is a JPEG, or has colours.
     """
     if is_one_hot(path):
-        return arrays.read_one_hot(path)
+        return arrays.read_one_hot(path, max_pixels)
     if path.lower().endswith((".npy", *formats.GZIPPED_PNM_SUFFIXES)):
-        pixels = _decode(path)
+        pixels = _decode(path, max_pixels)
         form, mode, tiles = None, "", []
     else:
         try:
             with Image.open(path) as picture:
                 form, mode = picture.format, picture.mode
+                formats.check_pixels(picture.height, picture.width, max_pixels, path)
                 tiles = list(picture.tile)  # gone once the pixels are decoded
                 pixels = np.asarray(picture)
+        except FlexsegError:
+            raise
         except Exception as error:  # Pillow raises whatever its plug-ins raise
             raise FlexsegError(f"{path} cannot be read as an image ({error}).") from error
     if form == "JPEG":
@@ -172,10 +184,10 @@ def read_index(path: str) -> np.ndarray:
     return pixels
 
 
-def _decode(path: str) -> np.ndarray:
+def _decode(path: str, max_pixels: int) -> np.ndarray:
     """[H, W] or [H, W, 3] RGB, in the type that is stored."""
     if path.lower().endswith(".npy"):
-        return arrays.read_image(path)
+        return arrays.read_image(path, max_pixels)
     # Pillow and OpenCV both fill up what a truncated file lacks unless told otherwise; Pillow's
     # refusal is by exception, OpenCV's by a warning alone. So the end is checked by Pillow's rules.
     try:
@@ -186,17 +198,21 @@ def _decode(path: str) -> np.ndarray:
     if not data.size:
         raise FlexsegError(f"{path} is empty.")
     if path.lower().endswith(_PNM):
-        return formats.decode_pnm(data.tobytes(), path)
+        return formats.decode_pnm(data.tobytes(), path, max_pixels)
     _refuse_truncated(path, data)
     header = read_header(path)
-    formats.check_pixels(header.height, header.width, formats.MAX_PIXELS, path)
+    formats.check_pixels(header.height, header.width, max_pixels, path)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise FlexsegError(f"{path} cannot be decoded: {error.err}.") from error
     if pixels is None:
         raise FlexsegError(f"{path} is not a readable image.")
-    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if pixels.ndim == 3:  # to RGB, in place: a large image is not held twice
+        for start in range(0, pixels.shape[0], _ROWS):
+            block = pixels[start : start + _ROWS]
+            block[:] = cv2.cvtColor(block, cv2.COLOR_BGR2RGB)
+    return pixels
 
 
 def _refuse_truncated(path: str, data: np.ndarray) -> None:

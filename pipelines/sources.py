@@ -1,18 +1,22 @@
-"""Finds images and masks, pairs them by stem, groups them, and splits the groups."""
+"""Finds images and masks, pairs them by stem, and groups them."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from flexseg_errors import FlexsegError, nearest
-from pipelines import readers
+from flexseg_errors import FlexsegError
+from pipelines import nifti, readers, slices, storage, volumes
+from pipelines.slices import VolumeReading
 
 SPLITS = ("train", "valid", "test")
+_SLICE_DIGITS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Source:
       mask: path of its mask.
       group: what must not be divided between splits (a patient, an original image).
       split: "" until it is assigned.
+      slice: which slice of a volume it is, from 0; None for an image.
     """
 
     id: str
@@ -35,6 +40,12 @@ class Source:
     mask: str
     group: str
     split: str = ""
+    slice: int | None = None
+
+    @property
+    def file_id(self) -> str:
+        """The id of the file it comes from: all slices of a volume share it."""
+        return self.id if self.slice is None else self.id.rpartition("/")[0]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -42,7 +53,7 @@ class Rejected:
     """A source that could not be used: one line of `rejected.jsonl`."""
 
     path: str
-    stage: str  # "pair", "group", "header", "read", "categorize", "tile"
+    stage: str  # "pair", "group", "header", "read", "categorize", "tile", "augment"
     reason: str
 
 
@@ -69,10 +80,10 @@ def find_layouts(
         return (_checked(Layout("", images, masks)),)
     if images or masks:
         raise FlexsegError("Give either --dataset, or --images and --masks, not both.")
-    if not os.path.isdir(dataset):
+    if not storage.is_folder(dataset):
         raise FlexsegError(f"--dataset={dataset}: there is no such folder.")
-    inside = sorted(os.listdir(dataset))
-    splits = [s for s in SPLITS if os.path.isdir(os.path.join(dataset, s))]
+    inside = storage.names(dataset)
+    splits = [s for s in SPLITS if storage.is_folder(storage.join(dataset, s))]
     if "images" in inside and splits:
         raise FlexsegError(
             f"--dataset={dataset} holds both images/ and {', '.join(s + '/' for s in splits)}; "
@@ -83,61 +94,158 @@ def find_layouts(
             f"--dataset={dataset} must hold images/ and masks/, or train/, valid/ and test/ that "
             f"hold them; it holds {', '.join(inside[:8]) or 'nothing'}."
         )
-    roots = [(s, os.path.join(dataset, s)) for s in splits] or [("", dataset)]
+    roots = [(s, storage.join(dataset, s)) for s in splits] or [("", dataset)]
     return tuple(
-        _checked(Layout(s, os.path.join(root, "images"), os.path.join(root, "masks")))
+        _checked(Layout(s, storage.join(root, "images"), storage.join(root, "masks")))
         for s, root in roots
     )
 
 
-def pair(layout: Layout, group_regex: str | None) -> tuple[list[Source], list[Rejected]]:
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """What was found in a layout.
+
+    Attributes:
+      sources: in the order of their ids; a volume is one source yet, its slice 0.
+      rejected: what has no partner, several, or no group.
+      passed_over: masks whose stem does not end with the suffix asked for.
+    """
+
+    sources: list[Source]
+    rejected: list[Rejected]
+    passed_over: int
+
+
+def pair(layout: Layout, group_regex: str | None, mask_suffix: str = "") -> Paired:
     """Pairs images with masks by their path below the folder, without suffix.
 
     Args:
       layout: the folders.
       group_regex: searched in the image's path below its folder; the group is what its first
-        parenthesis matched, or else the whole match. None makes each source a group of its own.
+        parenthesis matched, or else the whole match. None makes each file a group of its own.
+      mask_suffix: what a mask's stem has beyond its image's, such as "_EX"; other masks are passed
+        over.
 
-    Returns:
-      The sources in the order of their ids, and what has no partner, several, or no group.
+    Raises:
+      FlexsegError: where there are no images, or no mask has the suffix.
     """
     expression = compile_group_regex(group_regex)
-    images, image_files = _by_stem(layout.images, readers.is_image)
-    masks, mask_files = _by_stem(layout.masks, readers.is_mask)
-    if not image_files:
+    images = _find(layout.images, readers.is_image)
+    all_masks = _find(layout.masks, readers.is_mask)
+    if not images:
         raise FlexsegError(
-            f"There are no images in {layout.images} (looked for {' '.join(readers.SUFFIXES)}, "
-            "in all folders below)."
+            f"There are no images in {layout.images} (looked for {' '.join(readers.SUFFIXES)} and "
+            f"the volumes {' '.join(volumes.SUFFIXES)}, in all folders below)."
+        )
+    masks = {
+        stem.removesuffix(mask_suffix): found
+        for stem, found in all_masks.items()
+        if stem.endswith(mask_suffix)
+    }
+    if all_masks and not masks:
+        raise FlexsegError(
+            f'--mask_suffix="{mask_suffix}": no mask in {layout.masks} ends so, before its file '
+            f"suffix; there is {', '.join(sorted(all_masks)[:3])}, for example."
         )
     prefix = layout.split + "/" if layout.split else ""
     sources, rejected = [], []
     for stem in sorted(images.keys() | masks.keys()):
         found = images.get(stem, []) + masks.get(stem, [])
+        path = found[0].path
         if len(images.get(stem, [])) > 1 or len(masks.get(stem, [])) > 1:
-            reason = (
-                f'several files share the stem "{stem}": {", ".join(map(os.path.basename, found))}'
+            named = ", ".join(os.path.basename(f.path) for f in found)
+            rejected.append(
+                Rejected(path, "pair", f'several files share the stem "{stem}": {named}')
             )
-            rejected.append(Rejected(found[0], "pair", reason))
         elif stem not in masks:
-            rejected.append(Rejected(found[0], "pair", f"the image has no mask in {layout.masks}"))
+            rejected.append(Rejected(path, "pair", f"the image has no mask in {layout.masks}"))
         elif stem not in images:
-            rejected.append(Rejected(found[0], "pair", f"the mask has no image in {layout.images}"))
+            rejected.append(Rejected(path, "pair", f"the mask has no image in {layout.images}"))
+        elif found[1].volume and not found[0].volume:
+            reason = f"the image is no volume, but its mask is ({found[1].path})"
+            rejected.append(Rejected(path, "pair", reason))
         else:
             image, mask = found
-            filename = os.path.relpath(image, layout.images).replace(os.sep, "/")
             group = prefix + stem
             if expression:
-                match = expression.search(filename)
+                match = expression.search(image.name)
                 matched = match.group(min(1, expression.groups)) if match else None
                 if matched is None:  # also where the first parenthesis took no part in the match
-                    reason = f'--group_regex "{expression.pattern}" does not match "{filename}"'
-                    rejected.append(Rejected(image, "group", reason))
+                    reason = f'--group_regex "{expression.pattern}" does not match "{image.name}"'
+                    rejected.append(Rejected(path, "group", reason))
                     continue
                 group = matched
             sources.append(
-                Source(prefix + stem, prefix + filename, image, mask, group, layout.split)
+                Source(
+                    id=prefix + stem,
+                    filename=prefix + image.name,
+                    image=path,
+                    mask=mask.path,
+                    group=group,
+                    split=layout.split,
+                    slice=0 if image.volume else None,
+                )
             )
+    return Paired(sources, rejected, len(all_masks) - len(masks))
+
+
+def with_slices(
+    paired: Sequence[Source], reading: VolumeReading, max_pixels: int
+) -> tuple[list[Source], list[Rejected]]:
+    """Puts a source for each slice in the place of each volume; the volume stays their group.
+
+    Returns:
+      The sources, and the volumes that cannot be opened.
+
+    Raises:
+      FlexsegError: where two sources come to have one id.
+    """
+    sources, rejected = [], []
+    for source in paired:
+        if source.slice is None:
+            sources.append(source)
+            continue
+        try:
+            count, _, _ = volume_shape(source.image, reading, max_pixels)
+        except FlexsegError as error:
+            reason = str(error).removeprefix(source.image).lstrip(" :")
+            rejected.append(Rejected(source.image, "header", reason))
+            continue
+        flat = not volumes.is_volume(source.mask)
+        if flat and count > 1:
+            reason = f"the volume has {count} slices, but its mask is one image ({source.mask})"
+        elif flat and source.image.lower().endswith(nifti.SUFFIXES):
+            # Rows of its slices run along x: which way an image lies on them nobody says.
+            reason = f"a NIfTI image needs a mask that is a volume too, not {source.mask}"
+        else:
+            reason = ""
+        if reason:
+            rejected.append(Rejected(source.image, "pair", reason))
+            continue
+        for index in range(count):
+            slice_id = f"{source.id}/{index:0{_SLICE_DIGITS}d}"
+            sources.append(dataclasses.replace(source, id=slice_id, slice=index))
+    seen: set[str] = set()
+    for source in sources:
+        if source.id in seen:
+            raise FlexsegError(
+                f'{source.image}: another source has the id "{source.id}" too. Rename the volume, '
+                "or the folder of the same name."
+            )
+        seen.add(source.id)
     return sources, rejected
+
+
+def volume_shape(path: str, reading: VolumeReading, max_pixels: int) -> tuple[int, int, int]:
+    """`slices.shape`, remembered while the file stays as it is: some must be fetched for it."""
+    return _shape(path, tuple(volumes.state(path)), reading, max_pixels)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _shape(
+    path: str, state: tuple[Any, ...], reading: VolumeReading, max_pixels: int
+) -> tuple[int, int, int]:
+    return slices.shape(path, reading, max_pixels)
 
 
 def compile_group_regex(group_regex: str | None) -> re.Pattern[str] | None:
@@ -150,142 +258,34 @@ def compile_group_regex(group_regex: str | None) -> re.Pattern[str] | None:
         ) from error
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """Reads `train:0.8,valid:0.1,test:0.1`: the splits wanted and their shares, which sum to 1."""
-    shares: dict[str, float] = {}
-    for part in text.split(","):
-        name, colon, number = part.strip().partition(":")
-        try:
-            share = float(number) if colon else -1.0
-        except ValueError:
-            share = -1.0
-        if name not in SPLITS:
-            raise FlexsegError(
-                f'--split="{text}": "{name}" is not a split; expected some of {", ".join(SPLITS)}.'
-                + nearest(name, SPLITS)
-            )
-        if name in shares or not 0 < share <= 1:
-            raise FlexsegError(
-                f'--split="{text}": each split needs one share above 0 and up to 1, such as '
-                "train:0.8,valid:0.1,test:0.1."
-            )
-        shares[name] = share
-    if abs(sum(shares.values()) - 1) > 1e-6:
-        raise FlexsegError(f'--split="{text}": the shares sum to {sum(shares.values()):g}, not 1.')
-    return shares
-
-
 def keyed_hash(seed: int, key: str) -> int:
     """A number of 128 bits that depends on seed and key alone, on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:16], "big")
 
 
-def split_exact(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Splits groups in the order of a seeded hash, in the wanted shares as nearly as can be.
-
-    Shares are rounded by largest remainder, then splits left empty take a group from the largest.
-
-    Returns:
-      group -> split.
-
-    Raises:
-      FlexsegError: where there are fewer groups than splits.
-    """
-    ordered = sorted(set(groups), key=lambda g: (keyed_hash(seed, g), g))
-    _refuse_too_few(len(ordered), shares)
-    exact = {name: share * len(ordered) for name, share in shares.items()}
-    counts = {name: int(value + 1e-9) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda n: -(exact[n] - counts[n]))
-    for name in by_remainder[: len(ordered) - sum(counts.values())]:
-        counts[name] += 1
-    for name in counts:
-        if not counts[name]:
-            counts[max(counts, key=lambda n: counts[n])] -= 1
-            counts[name] = 1
-    names = [name for name in counts for _ in range(counts[name])]
-    return dict(zip(ordered, names, strict=True))
-
-
-def split_stable(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Splits each group by its own hash, so that adding groups never moves one.
-
-    Returns:
-      group -> split.
-
-    Raises:
-      FlexsegError: where a wanted split gets no group.
-    """
-    groups = sorted(set(groups))
-    _refuse_too_few(len(groups), shares)
-    assigned = {}
-    for group in groups:
-        position, reached = keyed_hash(seed, group) / 2**128, 0.0
-        for name, share in shares.items():
-            reached += share
-            if position < reached or name == list(shares)[-1]:
-                assigned[group] = name
-                break
-    empty = [name for name in shares if name not in assigned.values()]
-    if empty:
-        raise FlexsegError(
-            f"--split_method=stable leaves {', '.join(empty)} without a group ({len(groups)} "
-            "groups). Use --split_method=exact, another --split_seed, or more images."
-        )
-    return assigned
-
-
-def assign_splits(
-    sources: Sequence[Source], shares: Mapping[str, float], method: str, seed: int
-) -> list[Source]:
-    """Gives every source the split of its group; sources that come with a split keep it.
-
-    Raises:
-      FlexsegError: where a group lies in two of the splits that the dataset came with.
-    """
-    if all(s.split for s in sources):
-        splits: dict[str, set[str]] = defaultdict(set)
-        for source in sources:
-            splits[source.group].add(source.split)
-        torn = {g: sorted(found) for g, found in sorted(splits.items()) if len(found) > 1}
-        if torn:
-            shown = "; ".join(
-                f'"{g}" in {" and ".join(found)}' for g, found in list(torn.items())[:10]
-            )
-            raise FlexsegError(
-                f"{len(torn)} groups lie in more than one split, so that what is trained on would "
-                f"be tested on: {shown}. Move their files into one split, or mend --group_regex."
-            )
-        return list(sources)
-    split = {"exact": split_exact, "stable": split_stable}[method]
-    assigned = split((s.group for s in sources), shares, seed)
-    return [dataclasses.replace(s, split=assigned[s.group]) for s in sources]
-
-
-def _refuse_too_few(groups: int, shares: Mapping[str, float]) -> None:
-    if groups < len(shares):
-        raise FlexsegError(
-            f"There are {groups} groups for {len(shares)} splits ({', '.join(shares)}); a group is "
-            "never divided. Ask for fewer splits with --split, or mend --group_regex."
-        )
-
-
 def _checked(layout: Layout) -> Layout:
     for folder in (layout.images, layout.masks):
-        if not os.path.isdir(folder):
+        if not storage.is_folder(folder):
             raise FlexsegError(f"There is no folder {folder}.")
     return layout
 
 
-def _by_stem(folder: str, is_wanted: Callable[[str], bool]) -> tuple[dict[str, list[str]], int]:
-    """Stem (path below the folder, without suffix) -> files; and the number of files."""
-    files = defaultdict(list)
-    count = 0
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            if is_wanted(name):
-                path = os.path.join(parent, name)
-                stem = readers.stem(os.path.relpath(path, folder)).replace(os.sep, "/")
-                files[stem].append(path)
-                count += 1
-    return files, count
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    path: str
+    name: str  # below the folder, with suffix
+    volume: bool
+
+
+def _find(folder: str, is_wanted: Callable[[str], bool]) -> dict[str, list[_Found]]:
+    """Stem (path below the folder, without suffix) -> files, and volumes."""
+    files = list(storage.walk(folder))
+    found = defaultdict(list)
+    stacks, consumed = volumes.find_volumes(folder, files)
+    for stem, path in stacks.items():
+        name = path.removeprefix(folder).lstrip("/" + os.sep).replace(os.sep, "/")
+        found[stem].append(_Found(path, name, True))
+    for file in files:
+        if file.name not in consumed and is_wanted(file.name):
+            found[readers.stem(file.name)].append(_Found(file.path, file.name, False))
+    return found

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 _NAME = re.compile(r"step-(\d+)")
 _VARIABLES = "variables"
-_STATE = "state.json"
+STATE = "state.json"
 
 
 def save(
@@ -29,7 +29,7 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(temporary)
     variables.write(os.path.join(temporary, _VARIABLES))
-    with open(os.path.join(temporary, _STATE), "w", encoding="utf-8") as file:
+    with open(os.path.join(temporary, STATE), "w", encoding="utf-8") as file:
         json.dump(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
@@ -50,12 +50,13 @@ def restore(checkpoint: str, variables: tf.train.Checkpoint) -> dict[str, Any]:
     """Puts the variables back, every one of them, and returns the state."""
     status = variables.read(os.path.join(checkpoint, _VARIABLES))
     status.assert_existing_objects_matched()
-    with open(os.path.join(checkpoint, _STATE), encoding="utf-8") as file:
+    with open(os.path.join(checkpoint, STATE), encoding="utf-8") as file:
         return json.load(file)
 
 
 def _numbered(folder: str) -> list[str]:
+    """The checkpoints by step; one without its state was copied, but not to its end."""
     if not os.path.isdir(folder):
         return []
-    names = [n for n in os.listdir(folder) if _NAME.fullmatch(n)]
-    return [os.path.join(folder, n) for n in sorted(names)]
+    found = [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if _NAME.fullmatch(n)]
+    return [path for path in found if os.path.isfile(os.path.join(path, STATE))]

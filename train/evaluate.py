@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
+from pipelines import folds, storage
 from pipelines import manifest as manifests
 from train import runs
 from train.runs import Run
@@ -43,7 +44,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         raise UsageError("evaluate needs --run. See flexseg evaluate --help.")
     trained = runs.load(values.run)
     data = values.data or trained.data
-    evaluation = evaluate(trained, manifests.load(data), values.split)
+    manifest = manifests.load(data)
+    if trained.experiment.data.fold is not None and folds.count(manifest):
+        manifest = folds.view(manifest, trained.experiment.data.fold)
+    evaluation = evaluate(trained, manifest, values.split)
     write(trained, evaluation)
     print(table(evaluation))
 
@@ -119,17 +123,14 @@ def evaluate(
 
 def write(run: Run, evaluation: dict[str, Any]) -> str:
     """Writes `evaluation/<split>.json` and `.csv` into the run directory; returns the former."""
-    folder = run.path("evaluation")
-    os.makedirs(folder, exist_ok=True)
-    stem = os.path.join(folder, evaluation["split"])
-    with open(stem + ".json.tmp", "w", encoding="utf-8") as file:
-        json.dump(evaluation, file, indent=1)
-    with open(stem + ".csv.tmp", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(evaluation["classes"][0]))
-        writer.writeheader()
-        writer.writerows(evaluation["classes"])
-    for suffix in (".csv", ".json"):
-        os.replace(stem + suffix + ".tmp", stem + suffix)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(evaluation["classes"][0]))
+    writer.writeheader()
+    writer.writerows(evaluation["classes"])
+    storage.make_folder(run.path("evaluation"))
+    stem = run.path("evaluation", evaluation["split"])
+    storage.write_whole(stem + ".csv", text.getvalue().encode())
+    storage.write_whole(stem + ".json", json.dumps(evaluation, indent=1).encode())
     return stem + ".json"
 
 

@@ -46,6 +46,12 @@ class DataConfig:
     crop_size: Size | None = knob(
         None, "Height,width of random crops, in pixels; none takes records as they are.", minimum=1
     )
+    fold: int | None = knob(
+        None,
+        "The fold to validate on, from 0, of a dataset made with --folds; the others are trained "
+        "on. none is for datasets without folds.",
+        minimum=0,
+    )
     shuffle_mb: int = knob(256, "Memory for shuffling encoded records, in MiB.", minimum=1)
 
     def __post_init__(self) -> None:
@@ -106,7 +112,27 @@ class TrainConfig:
         0, "Steps between two evaluations; 0 is about one pass over the data.", minimum=0
     )
     steps_per_call: int = knob(10, "Steps run before Python looks again.", minimum=1)
-    loss: str = knob("ce+dice", "Sum of losses with weights, such as 0.5*ce+0.5*dice.")
+    loss: str = knob(
+        "ce+dice",
+        "Sum of losses with weights and parameters, such as 0.5*ce+0.5*dice or focal(gamma=2).",
+    )
+    class_weights: str = knob(
+        "none",
+        "What classes weigh in ce, bce and focal, from how often they occur in the train split.",
+        choices=("none", "inverse", "median", "effective"),
+    )
+    class_weight_beta: float = knob(
+        0.999999,
+        "Of effective: a class with more than 1 / (1 - beta) pixels is not rare.",
+        minimum=0,
+        below=1,
+    )
+    class_weight_cap: float = knob(
+        10.0, "The largest class weight, as a multiple of the smallest.", minimum=1
+    )
+    deep_supervision_weights: tuple[float, ...] = knob(
+        (), "Weights of the losses of several outputs, the main one first; empty: 2^-i.", minimum=0
+    )
     precision: str = knob(
         "float32",
         "Precision of the layers; weights and logits stay float32.",

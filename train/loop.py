@@ -9,7 +9,7 @@ each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from flexseg_errors import FlexsegError
-from train import losses, metrics, schedules
+from train import deep_supervision, losses, metrics, schedules
 from train.experiment import DistributeConfig, OptimizerConfig
 
 _SCALE_GROWTH_STEPS = 2000  # steps without overflow after which the loss scale is doubled
@@ -114,21 +114,28 @@ class Steps:
         num_classes: int,
         total_steps: int,
         loss_scaling: bool = False,
+        output_weights: Sequence[float] = (),
     ):
         """Makes optimizer and variables.
 
         Args:
           strategy: under whose scope `model` was made.
-          model: images [B, H, W, C] to logits [B, H, W, K or 1].
+          model: images [B, H, W, C] to logits [B, H, W, K or 1], or to several such outputs, of
+            which the first is what metrics and evaluation look at.
           loss: what is minimized.
           config: optimizer and schedule.
           num_classes: K.
           total_steps: length of the whole run, for the schedule.
           loss_scaling: scale the loss so that float16 gradients do not vanish.
+          output_weights: of the losses of several outputs; () for 2^-i.
         """
         self.strategy = strategy
         self.model = model
         self._loss = loss
+        weights = deep_supervision.weights_of_outputs(len(model.outputs), output_weights)
+        self._train_loss: Any = loss
+        if len(weights) > 1:
+            self._train_loss = deep_supervision.DeepSupervision(loss, weights)
         self._config = config
         self._num_classes = num_classes
         self._total_steps = total_steps
@@ -169,7 +176,10 @@ class Steps:
         )
 
     def evaluate(self, dataset: tf.data.Dataset) -> tuple[float, np.ndarray]:
-        """Loss of a whole dataset, taken from sums over all of it, and its confusion matrix."""
+        """Loss of a whole dataset, taken from sums over all of it, and its confusion matrix.
+
+        Of several outputs it is the loss of the first alone, so that networks can be compared.
+        """
         totals: dict[str, np.ndarray] = {}
         matrix = np.zeros([self._num_classes] * 2, np.int64)
         for batch in self.strategy.experimental_distribute_dataset(dataset):
@@ -206,14 +216,16 @@ class Steps:
         self, batch: dict[str, tf.Tensor]
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = self.model(batch["image"], training=True)
-            value = self._loss.value(_over_replicas(self._loss.sums(logits, batch["mask"])))
+            outputs = self.model(batch["image"], training=True)
+            sums = self._train_loss.sums(outputs, batch["mask"])
+            value = self._train_loss.value(over_replicas(sums))
             scaled = value * self.loss_scale
         gradients = tape.gradient(scaled, [v.value for v in self.model.trainable_variables])
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gradients = [g / self.loss_scale for g in gradients]
-        matrix = metrics.confusion(batch["mask"], metrics.predicted_ids(logits), self._num_classes)
+        predicted = metrics.predicted_ids(deep_supervision.main_logits(outputs))
+        matrix = metrics.confusion(batch["mask"], predicted, self._num_classes)
         return gradients, value, matrix
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -255,7 +267,7 @@ class Steps:
 
     def _evaluate_step(self, batch: Any) -> tuple[losses.Sums, tf.Tensor]:
         def replica(part: dict[str, tf.Tensor]) -> tuple[losses.Sums, tf.Tensor]:
-            logits = self.model(part["image"], training=False)
+            logits = deep_supervision.main_logits(self.model(part["image"], training=False))
             sums = self._loss.sums(logits, part["mask"])
             return sums, metrics.confusion(
                 part["mask"], metrics.predicted_ids(logits), self._num_classes
@@ -269,7 +281,7 @@ class Steps:
         return self.strategy.experimental_local_results(value)
 
 
-def _over_replicas(sums: losses.Sums) -> losses.Sums:
+def over_replicas(sums: losses.Sums) -> losses.Sums:
     """Adds sums over replicas; the gradient flows into this replica's own part alone.
 
     Each replica then holds its part of the gradient of the loss of the whole batch, and adding the

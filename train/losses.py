@@ -1,157 +1,151 @@
-"""Losses, each in two halves: sums over pixels, and a value made of the sums.
-
-Sums may be added over replicas and over batches before the value is taken. So a loss on two
-replicas is the loss on one with the whole batch, and a validation loss is that of the whole split,
-however it was cut into batches.
-"""
+"""The losses by name, and sums of them as an experiment asks for them: "0.5*ce+0.5*dice"."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from typing import Protocol
-
-import tensorflow as tf
+import typing
+from collections.abc import Callable
+from typing import Any
 
 from flexseg_errors import FlexsegError, nearest
+from train import legacy_losses, overlap_losses, pixel_losses, shape_losses
+from train.loss_contract import Loss, Sums, WeightedSum
 
-Sums = dict[str, tf.Tensor]
+__all__ = ["LOSSES", "Loss", "Sums", "WeightedSum", "parse"]
 
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "ce": pixel_losses.CrossEntropy,
+    "bce": pixel_losses.BinaryCrossEntropy,
+    "focal": pixel_losses.Focal,
+    "dice": overlap_losses.SoftDice,
+    "generalized_dice": overlap_losses.GeneralizedDice,
+    "jaccard": overlap_losses.Jaccard,
+    "tversky": overlap_losses.Tversky,
+    "focal_tversky": overlap_losses.FocalTversky,
+    "lovasz": overlap_losses.Lovasz,
+    "ssim": shape_losses.StructuralSimilarity,
+    "cldice": shape_losses.CenterlineDice,
+    "boundary": shape_losses.Boundary,
+    "hausdorff": shape_losses.Hausdorff,
+    # Names and formulas of older projects.
+    "categorical_crossentropy": legacy_losses.categorical_crossentropy,
+    "binary_crossentropy": legacy_losses.binary_crossentropy,
+    "dice_loss": legacy_losses.dice_loss,
+    "dice_loss_multiclass": legacy_losses.dice_loss_multiclass,
+    "iou_loss": legacy_losses.iou_loss,
+    "jacard_loss": legacy_losses.iou_loss,
+    "bce_dice_loss": legacy_losses.bce_dice_loss,
+    "bce_iou_loss": legacy_losses.bce_iou_loss,
+    "basnet_hybrid_loss": legacy_losses.basnet_hybrid_loss,
+}
 
-class Loss(Protocol):
-    """What every loss can do."""
-
-    def sums(self, logits: tf.Tensor, labels: tf.Tensor) -> Sums:
-        """Sums over what is there.
-
-        Args:
-          logits: float32 [B, H, W, K], or [B, H, W, 1] for a sigmoid head.
-          labels: class ids, uint8 [B, H, W]; ids outside the classes are left out.
-
-        Returns:
-          Name -> float32 tensor; the keys and shapes do not depend on the batch.
-        """
-
-    def value(self, sums: Sums) -> tf.Tensor:
-        """The loss, a float32 scalar, from sums that may have been added up."""
-
-
-def log_probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """Logits [..., K] or [..., 1] to log probabilities of the classes, [..., K] or [..., 2].
-
-    A single logit z is that of class 1: log p = (log sigmoid(-z), log sigmoid(z)).
-    """
-    if logits.shape[-1] == 1:
-        return tf.math.log_sigmoid(tf.concat([-logits, logits], -1))
-    return tf.nn.log_softmax(logits)
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossEntropy:
-    """Mean over pixels of -log p[label]; with a sigmoid head this is binary cross-entropy."""
-
-    def sums(self, logits: tf.Tensor, labels: tf.Tensor) -> Sums:
-        log_p = log_probabilities(logits)
-        valid, ids = _valid(labels, log_p.shape[-1])
-        picked = tf.gather(log_p, ids, batch_dims=3)
-        return {
-            "surprise": -tf.reduce_sum(tf.where(valid, picked, 0.0)),
-            "pixels": tf.reduce_sum(tf.cast(valid, tf.float32)),
-        }
-
-    def value(self, sums: Sums) -> tf.Tensor:
-        return tf.math.divide_no_nan(sums["surprise"], sums["pixels"])
+# A sign between terms; not one within parentheses, and not that of an exponent such as 1e+2.
+_PLUS = re.compile(r"(?<![0-9][eE])\+(?![^()]*\))")
+_TERM = re.compile(r"\s*(?:([0-9.eE+-]+)\s*\*\s*)?([a-z_0-9]+)\s*(?:\(([^()]*)\)\s*)?")
+_WEIGHTED = "class_weights"
 
 
-@dataclasses.dataclass(frozen=True)
-class SoftDice:
-    """One minus the mean over foreground classes of (2 sum pg + s) / (sum p + sum g + s).
+def parse(text: str, class_weights: tuple[float, ...] = ()) -> WeightedSum:
+    """Reads a sum of losses such as "ce+dice", "0.5*bce+0.5*dice" or "focal(gamma=2)+ssim".
 
-    p are probabilities, g the truth as 0 and 1; the sums run over the whole global batch, which is
-    steadier than image by image where many images lack a class (nnU-Net's batch Dice, Isensee et
-    al. 2021). The background is left out.
-
-    Attributes:
-      smooth: s, in pixels. Keeps the gradient bounded for a class that is absent from the batch.
-    """
-
-    smooth: float = 1.0
-
-    def sums(self, logits: tf.Tensor, labels: tf.Tensor) -> Sums:
-        log_p = log_probabilities(logits)
-        num_classes = log_p.shape[-1]
-        valid, ids = _valid(labels, num_classes)
-        mask = tf.cast(valid, tf.float32)[..., None]
-        probability = tf.exp(log_p) * mask
-        truth = tf.one_hot(ids, num_classes) * mask
-        axes = [0, 1, 2]
-        return {
-            "both": tf.reduce_sum(probability * truth, axes)[1:],
-            "either": tf.reduce_sum(probability + truth, axes)[1:],
-        }
-
-    def value(self, sums: Sums) -> tf.Tensor:
-        dice = (2.0 * sums["both"] + self.smooth) / (sums["either"] + self.smooth)
-        return 1.0 - tf.reduce_mean(dice)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightedSum:
-    """A sum of losses, each with its weight."""
-
-    terms: tuple[tuple[float, str, Loss], ...]
-
-    def sums(self, logits: tf.Tensor, labels: tf.Tensor) -> Sums:
-        return {
-            f"{name}/{key}": value
-            for _, name, loss in self.terms
-            for key, value in loss.sums(logits, labels).items()
-        }
-
-    def value(self, sums: Sums) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for weight, name, loss in self.terms:
-            own = {k.partition("/")[2]: v for k, v in sums.items() if k.partition("/")[0] == name}
-            total += weight * loss.value(own)
-        return total
-
-
-LOSSES: dict[str, type[Loss]] = {"ce": CrossEntropy, "dice": SoftDice}
-
-
-def parse(text: str) -> WeightedSum:
-    """Reads a sum of losses such as "ce+dice" or "0.5*ce+0.5*dice".
+    Args:
+      text: the sum; parameters in parentheses, by name, are data and never evaluated.
+      class_weights: one for each class, for the losses that take them (ce, bce, focal); () for
+        none.
 
     Raises:
-      FlexsegError: naming the term that cannot be read and the known losses.
+      FlexsegError: naming what cannot be read, and what is known; or where no loss of the sum
+        takes class weights.
     """
     terms: list[tuple[float, str, Loss]] = []
-    for part in text.split("+"):
-        match = re.fullmatch(r"\s*(?:([0-9.eE-]+)\s*\*\s*)?([a-z_0-9]+)\s*", part)
+    for part in _PLUS.split(text):
+        match = _TERM.fullmatch(part)
         name = match.group(2) if match else part.strip()
         if not match or name not in LOSSES:
             raise FlexsegError(
                 f'train.loss "{text}": "{part.strip()}" is not a loss; known are '
-                f"{', '.join(LOSSES)}, with weights such as 0.5*ce+0.5*dice."
-                + nearest(name, LOSSES)
+                f"{', '.join(LOSSES)}, with weights such as 0.5*ce+0.5*dice and parameters such "
+                "as focal(gamma=2)." + nearest(name, LOSSES)
             )
-        try:
-            weight = float(match.group(1) or 1.0)
-        except ValueError:
-            weight = 0.0
-        if weight <= 0:
+        weight = _number(match.group(1) or "1")
+        if weight is None or weight <= 0:
             raise FlexsegError(
                 f'train.loss "{text}": "{match.group(1)}" is not a weight; expected a number '
                 "above 0."
             )
-        if name in (known for _, known, _ in terms):
+        loss = _make(name, match.group(3) or "", f'train.loss "{text}"', class_weights)
+        if (name, loss) in ((known, other) for _, known, other in terms):
             raise FlexsegError(f'train.loss "{text}" names {name} twice.')
-        terms.append((weight, name, LOSSES[name]()))
+        terms.append((weight, name, loss))
+    if class_weights and not any(_takes_weights(name) for _, name, _ in terms):
+        known = [name for name in LOSSES if _takes_weights(name)]
+        raise FlexsegError(
+            f'train.loss "{text}" has no loss that takes class weights, which are '
+            f"{', '.join(known)}; add one of them, or set train.class_weights=none."
+        )
     return WeightedSum(tuple(terms))
 
 
-def _valid(labels: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which pixels count, bool [B, H, W], and ids that are safe to look up, int32."""
-    ids = tf.cast(labels, tf.int32)
-    valid = ids < num_classes
-    return valid, tf.where(valid, ids, 0)
+def _make(name: str, arguments: str, origin: str, class_weights: tuple[float, ...]) -> Loss:
+    """The loss `name` with parameters from text such as "gamma=2, smooth=0"."""
+    fields = _parameters(name)
+    values: dict[str, Any] = {}
+    for argument in arguments.split(",") if arguments.strip() else []:
+        key, equals, value = (part.strip() for part in argument.partition("="))
+        if not fields:
+            raise FlexsegError(f"{origin}: {name} takes no parameters.")
+        if not equals:
+            first = next(iter(fields))
+            raise FlexsegError(
+                f'{origin}: "{argument.strip()}" does not say which parameter of {name} it is; '
+                f"write {first}=..."
+            )
+        if key not in fields:
+            raise FlexsegError(
+                f'{origin}: {name} has no parameter "{key}"; known are {", ".join(fields)}.'
+                + nearest(key, fields)
+            )
+        if key in values:
+            raise FlexsegError(f"{origin}: {name} is given {key} twice.")
+        values[key] = _convert(value, fields[key], f"{origin}: {key} of {name}")
+    if class_weights and _takes_weights(name):
+        values[_WEIGHTED] = class_weights
+    try:
+        return LOSSES[name](**values)
+    except FlexsegError as error:
+        raise FlexsegError(f"{origin}: {name}: {error}") from error
+
+
+def _parameters(name: str) -> dict[str, type[Any]]:
+    """The parameters of a loss and their types: fields that are documented."""
+    kind = LOSSES[name]
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        return {}
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if "doc" in f.metadata}
+
+
+def _takes_weights(name: str) -> bool:
+    return hasattr(LOSSES[name], _WEIGHTED)
+
+
+def _convert(text: str, kind: type[Any], where: str) -> Any:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise FlexsegError(f'{where} must be true or false, not "{text}".')
+        return text == "true"
+    number = _number(text)
+    if number is None or (kind is int and not number.is_integer()):
+        wanted = "a whole number" if kind is int else "a number"
+        raise FlexsegError(f'{where} must be {wanted}, not "{text}".')
+    return kind(number)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -14,6 +14,7 @@ import yaml
 from flexseg_errors import FlexsegError
 from models import registry
 from pipelines import label_map as label_maps
+from pipelines import storage
 from pipelines.manifest import Manifest
 from pipelines.preparation import Preparation
 from train import experiment as experiments
@@ -38,7 +39,7 @@ class Run:
     """What a run is, without its weights.
 
     Attributes:
-      folder: the run directory.
+      folder: the run directory; a path or a URL.
       data: the dataset's folder when it was trained.
       experiment: what it was trained by.
       label_map: its classes.
@@ -46,6 +47,7 @@ class Run:
       size: (height, width) of its training examples, in pixels.
       preparation: what was done to the sources of its dataset.
       dataset_fingerprint: which dataset that was.
+      work: the local folder that stands for a remote one in training; "" where there is none.
     """
 
     folder: str
@@ -56,9 +58,10 @@ class Run:
     size: tuple[int, int]
     preparation: Preparation
     dataset_fingerprint: str
+    work: str = ""
 
     def path(self, *names: str) -> str:
-        return os.path.join(self.folder, *names)
+        return storage.join(self.work or self.folder, *names)
 
     @property
     def outputs(self) -> int:
@@ -84,7 +87,7 @@ class Run:
           FlexsegError: where the run has no weights yet.
         """
         path = self.path(BEST_WEIGHTS)
-        if not os.path.isfile(path):
+        if not storage.is_file(path):
             raise FlexsegError(
                 f"The run {self.folder} has no trained weights yet ({BEST_WEIGHTS} is missing); "
                 "let `flexseg train` finish an epoch."
@@ -94,7 +97,8 @@ class Run:
             self, experiment=dataclasses.replace(self.experiment, train=float32)
         )
         model = run.build()
-        model.load_weights(path)
+        with storage.local_copy(path) as local:
+            model.load_weights(local)
         return model
 
     def segmenter(self, model: keras.Model | None = None) -> Segmenter:
@@ -134,9 +138,12 @@ def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
             f"{error} Set data.crop_size or fewer levels, or prepare the dataset with another "
             "--image_size or --tile_size."
         ) from error
+    data = manifest.folder
+    if not storage.is_remote(data):
+        data = os.path.abspath(data)
     return Run(
         folder=folder,
-        data=os.path.abspath(manifest.folder),
+        data=data,
         experiment=experiment,
         label_map=manifest.label_map,
         channels=manifest.channels,
@@ -153,11 +160,10 @@ def claim(run: Run) -> None:
       FlexsegError: where it holds something else, or a run of another experiment or dataset.
     """
     folder = run.folder
-    inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    if os.path.exists(folder) and not os.path.isdir(folder):
+    if storage.is_file(folder):
         raise FlexsegError(f"--run={folder} is a file; expected a folder.")
-    texts = _texts(run)
-    known = os.path.isfile(run.path(EXPERIMENT))
+    texts, inside = _texts(run), storage.names(folder)
+    known = EXPERIMENT in inside
     if not known and not all(_is_begun(folder, name, texts) for name in inside):
         raise FlexsegError(
             f"--run={folder} holds something else ({', '.join(inside[:5])}"
@@ -174,9 +180,9 @@ def claim(run: Run) -> None:
                 "folder, or what it was begun with."
             )
         return
-    os.makedirs(folder, exist_ok=True)
+    storage.make_folder(folder)
     for name, text in texts.items():
-        _write(run.path(name), text)
+        _write(storage.join(folder, name), text)
 
 
 def load(folder: str) -> Run:
@@ -185,26 +191,33 @@ def load(folder: str) -> Run:
     Raises:
       FlexsegError: where it is none.
     """
-    path = os.path.join(folder, EXPERIMENT)
-    if not os.path.isfile(path):
-        what = "There is no folder" if not os.path.isdir(folder) else f"No {EXPERIMENT} in"
+    path = storage.join(folder, EXPERIMENT)
+    if not storage.is_file(path):
+        what = "There is no folder" if not storage.is_folder(folder) else f"No {EXPERIMENT} in"
         raise FlexsegError(f"{what} {folder}: it is not a run of `flexseg train`.")
     try:
-        with open(os.path.join(folder, INPUT), encoding="utf-8") as file:
-            seen: dict[str, Any] = yaml.safe_load(file)
+        seen: dict[str, Any] = _read(folder, INPUT)
         height, width = seen["size"]
         return Run(
             folder=folder,
             data=seen["data"],
-            experiment=experiments.load(path),
-            label_map=label_maps.load(os.path.join(folder, LABEL_MAP)),
+            experiment=experiments.from_dict(_read(folder, EXPERIMENT) or {}, path),
+            label_map=label_maps.from_dict(_read(folder, LABEL_MAP), LABEL_MAP),
             channels=seen["channels"],
             size=(height, width),
             preparation=Preparation.from_dict(seen["preparation"]),
             dataset_fingerprint=seen["dataset_fingerprint"],
         )
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError) as error:
         raise FlexsegError(f"The run {folder} is damaged: {INPUT}: {error}") from error
+
+
+def _read(folder: str, name: str) -> Any:
+    """What a YAML file of a run holds."""
+    try:
+        return yaml.safe_load(storage.read_bytes(storage.join(folder, name)))
+    except (OSError, yaml.YAMLError) as error:
+        raise FlexsegError(f"The run {folder} is damaged: {name}: {error}") from error
 
 
 def _texts(run: Run) -> dict[str, str]:
@@ -229,8 +242,7 @@ def _is_begun(folder: str, name: str, texts: dict[str, str]) -> bool:
         return False
     if name.endswith(".tmp"):
         return True
-    with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
-        return file.read() == texts[name]
+    return storage.read_bytes(storage.join(folder, name)) == texts[name].encode()
 
 
 @contextlib.contextmanager
@@ -247,7 +259,10 @@ def precision(policy: str) -> Iterator[None]:
 
 
 def _write(path: str, text: str) -> None:
-    temporary = f"{path}.tmp"
+    if storage.is_remote(path):
+        storage.write_whole(path, text.encode())
+        return
+    temporary = f"{path}.tmp"  # a name that `_is_begun` knows
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)

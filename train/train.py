@@ -2,7 +2,8 @@
 
 The experiment is a YAML file, or its keys as flags, or both; what is not given keeps its default.
 The run directory gets the resolved experiment, checkpoints, the best weights, curves and previews.
-A run that was interrupted goes on, exactly, when the same command is run again.
+A run that was interrupted goes on, exactly, when the same command is run again. Dataset and run
+directory may be remote (s3://bucket/name); a remote run is sent there with every checkpoint.
 
 Examples:
   flexseg train --data=records --run=runs/lung
@@ -18,20 +19,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
+from pipelines import folds, storage
 from pipelines import manifest as manifests
 from train import experiment as experiments
 from train import runs
 from train.runs import Run
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from pipelines.batches import TrainInput
     from train.loop import Steps
+    from train.losses import Loss
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -50,7 +56,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         if not getattr(values, name):
             raise UsageError(f"train needs --{name}. See flexseg train --help.")
     experiment = experiments.load(values.experiment, experiments.overrides_from(values))
-    train(runs.plan(values.run, experiment, manifests.load(values.data)))
+    manifest = folds.view(manifests.load(values.data), experiment.data.fold)
+    train(runs.plan(values.run, experiment, manifest))
 
 
 @dataclasses.dataclass
@@ -91,11 +98,11 @@ def train(run: Run) -> Progress:
     """
     from pipelines import batches
     from pipelines.online_augment import Augmentation
-    from train import checkpoints, loop, losses
+    from train import loop, losses, mirror
 
     config = run.experiment.train
     loss = losses.parse(config.loss)
-    manifest = manifests.load(run.data)
+    manifest = folds.view(manifests.load(run.data), run.experiment.data.fold)
     strategy = loop.make_strategy(run.experiment.distribute)
     source = batches.TrainInput(
         batch_size=run.experiment.data.batch_size,
@@ -110,6 +117,23 @@ def train(run: Run) -> Progress:
             f"{strategy.num_replicas_in_sync} replicas; give a multiple."
         )
     runs.claim(run)  # not before: a run that is refused must leave no folder behind
+    with mirror.working_copy(run) as (copy, send):
+        return _train(copy, manifest, source, strategy, loss, send)
+
+
+def _train(
+    run: Run,
+    manifest: manifests.Manifest,
+    source: TrainInput,
+    strategy: tf.distribute.Strategy,
+    loss: Loss,
+    send: Callable[[], None],
+) -> Progress:
+    """Trains a run that is claimed; `send` is called when there is something to be kept."""
+    from pipelines import batches
+    from train import checkpoints, loop
+
+    config = run.experiment.train
     per_epoch = config.steps_per_epoch or max(
         1, round(manifest.split("train").examples / source.batch_size)
     )
@@ -139,6 +163,7 @@ def train(run: Run) -> Progress:
     def save() -> None:
         state = dataclasses.asdict(progress)
         checkpoints.save(folder, progress.step, steps.checkpoint, state, config.keep_checkpoints)
+        send()
 
     iterator = steps.distribute(batches.train(manifest, source, progress.step))
     watcher = _Watcher(run, manifest, per_epoch, total)
@@ -149,6 +174,7 @@ def train(run: Run) -> Progress:
             save()
             stop.raise_if_set()
     watcher.close()
+    send()  # what the log held back
     _say(f"{run.folder}: finished after step {progress.step}; best epoch {progress.best_epoch}.")
     return progress
 
@@ -179,7 +205,7 @@ def _train_epoch(
             raise FlexsegError(
                 f"The loss of step {progress.step + int(bad[0])} is {result.losses[bad[0]]}. "
                 "Lower optimizer.learning_rate or optimizer.clip_threshold; the checkpoint before "
-                f"it is in {run.path(runs.CHECKPOINTS)}."
+                f"it is in {storage.join(run.folder, runs.CHECKPOINTS)}."
             )
         progress.step += count
         progress.epoch_losses += [float(v) for v in result.losses]

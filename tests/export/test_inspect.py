@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
+from pipelines.audit import Audit, Finding
 from pipelines.manifest import Manifest, Shard, Split
 from pipelines.preparation import Preparation
 
@@ -21,8 +22,10 @@ def split(examples, class_pixels, unmatched=0, sizes=((32, 32), (32, 32))):
         examples=examples,
         sources=2,
         groups=1,
+        pixels=sum(class_pixels),
         class_pixels=class_pixels,
         class_examples=(examples, 1, 0),
+        class_sources=(2, 1, 0),
         channel_mean=(100.25,),
         channel_std=(7.5,),
         min_size=sizes[0],
@@ -47,6 +50,11 @@ def described_dataset(tmp_path):
             "train": split(5, (750, 250, 0), unmatched=17, sizes=((20, 32), (40, 48))),
             "test": split(4, (1000, 0, 0)),
         },
+        audit=Audit(
+            sources={"train": 2, "test": 2},
+            class_sources={"train": (2, 1, 0), "test": (2, 0, 0)},
+            empty_masks={"train": Finding(), "test": Finding(2, ("a.png", "b.png"))},
+        ),
     )
     (tmp_path / manifests.FILENAME).write_text(manifests.dump(manifest))
     return tmp_path
@@ -67,6 +75,9 @@ def test_a_dataset_is_described(command, described_dataset):
         "channel mean 100.2; std 7.5",
         "17 mask pixels matched no color",
         "class_1     25.0000% of pixels, in 1 examples",
+        "class class_1 occurs only in train",
+        "class class_2 never occurs",
+        "test: 2 of 2 masks (100.0%) are without foreground: a.png, b.png",
     ]:
         assert text in done.out
 

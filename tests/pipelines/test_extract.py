@@ -172,7 +172,7 @@ def handmade(folder: Path, serialized: list[bytes]) -> Manifest:
     split = whole.split("train")
     with open(folder / "handmade.tfrecord", "wb") as file:
         for data in serialized:
-            records.write_framed(file, data)
+            file.writelines(records.framed(data))
     shard = dataclasses.replace(split.shards[0], name="handmade.tfrecord", examples=len(serialized))
     split = dataclasses.replace(split, shards=(shard,), examples=len(serialized))
     return dataclasses.replace(whole, splits={"train": split})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -184,6 +185,93 @@ def test_a_color_becomes_the_nearest_class_ties_to_the_lower_id(data):
     counts = Counter(map(tuple, mask[outside].tolist()))
     most = [color for color, count in counts.items() if count == max(counts.values())]
     assert result.example in most if most else result.example is None
+
+
+def by_brute_force(mask, label_map, tolerance):
+    """(ids, far) by the distance to every colour; argmin takes the first, the lower id."""
+    rgb = np.stack([mask] * 3, -1) if mask.ndim == 2 else mask
+    colors = [(c, label.id) for label in label_map.classes for c in label.colors]
+    distance = np.stack([((rgb.astype(int) - c) ** 2).sum(-1) for c, _ in colors], -1)
+    ids = np.array([i for _, i in colors])[distance.argmin(-1)]
+    return ids, distance.min(-1) > tolerance**2
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_a_mask_of_many_blocks_is_mapped_as_by_brute_force(data):
+    label_map = data.draw(maps())
+    tolerance = data.draw(st.sampled_from([0, 20, 60, 120, 300]))
+    gray = data.draw(st.booleans())
+    seed, height, width = (data.draw(st.integers(*range_)) for range_ in [(0, 99), (1, 9), (1, 9)])
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 256, 4)  # a small choice, so that colours come again and tie
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_maps, "_BLOCK", data.draw(st.integers(1, 30)))
+        patch.setattr(label_maps, "TOP_COLORS", data.draw(st.integers(1, 5)))
+        patch.setattr(label_maps._ColorCounts, "_FEW", data.draw(st.integers(0, 40)))
+        categorizer = Categorizer(label_map, tolerance)
+        for _ in range(3):  # colours are met before and for the first time
+            mask = rng.choice(values, (height, width) if gray else (height, width, 3))
+            mask = np.where(rng.random(mask.shape) < 0.8, mask, rng.integers(0, 256, mask.shape))
+            mask = mask.astype(np.uint8)
+            result = categorizer(mask)
+            ids, far = by_brute_force(mask, label_map, tolerance)
+            assert (result.ids == ids).all()
+            assert result.far.shape == far.shape
+            assert (result.far == far).all()
+            assert result.unmatched == far.sum()
+            rgb = np.stack([mask] * 3, -1) if gray else mask
+            counts = Counter(map(tuple, rgb[far].tolist()))
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            assert list(result.colors.items()) == ordered[: label_maps.TOP_COLORS]
+            assert result.example == (ordered[0][0] if ordered else None)
+
+
+def test_a_mask_in_very_many_colors_is_mapped_as_by_brute_force():
+    label_map = label_maps.load(LITERAL)
+    mask = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    result = Categorizer(label_map, 90)(mask)
+    ids, far = by_brute_force(mask, label_map, 90)
+    assert (result.ids == ids).all()
+    assert (result.far == far).all()
+    assert 0 < result.unmatched == far.sum() < far.size
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_a_mask_without_pixels_has_no_ids(gray):
+    mask = np.zeros((1, 0) if gray else (1, 0, 3), np.uint8)
+    result = Categorizer(label_maps.load(LITERAL), 0)(mask)
+    assert (result.ids.shape, result.far.shape) == ((1, 0), (1, 0))
+    assert (result.unmatched, result.colors, result.example) == (0, {}, None)
+
+
+def beside(mask, tolerance):
+    """The bytes that mapping a mask takes at most, but for what comes of it."""
+    categorizer = Categorizer(label_maps.load("{(0,0,0):0,(255,255,255):1}"), tolerance)
+    tracemalloc.start()
+    try:
+        result = categorizer(mask)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    far = result.far.nbytes if result.unmatched else 0
+    return most - result.ids.nbytes - far
+
+
+@pytest.mark.parametrize("tolerance", [None, 5])
+@pytest.mark.parametrize(
+    ("one", "more"),
+    [
+        ((2000, 1500), (4, 1)),
+        ((2000, 1500, 3), (4, 1, 1)),
+        ((1, 3_000_000, 3), (1, 4, 1)),
+    ],
+)
+def test_memory_beside_the_mask_and_its_ids_does_not_grow(one, more, tolerance):
+    mask = np.zeros(one, np.uint8)
+    mask[:, ::2] = 90  # half of the pixels, and beyond a tolerance of 5
+    # Less than a byte for each of the 9 million pixels that are more.
+    assert beside(np.tile(mask, more), tolerance) < beside(mask, tolerance) + 4e6
 
 
 @given(st.data())

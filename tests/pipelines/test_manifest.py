@@ -76,7 +76,7 @@ def spoil_swapped(dataset):
 def spoil_content(dataset):
     path = dataset / "train-00002-of-00008.tfrecord"
     with open(path, "wb") as file:
-        records.write_framed(file, b"no example")
+        file.writelines(records.framed(b"no example"))
     return f"{path.name}: the record at byte 0 is not an example"
 
 
@@ -171,7 +171,7 @@ def test_a_tally_sums_up_as_numpy_does_however_the_records_lie_in_shards(count, 
     masks = [rng.integers(0, 3, image.shape[:2]).astype(np.uint8) for image in images]
     parts = [Tally(4, channels) for _ in range(2)]
     for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        parts[i % 2].add(image, mask)
+        parts[i % 2].add(image, records.class_pixels(mask, 4))
     described = [
         {
             "name": f"{i}",
@@ -179,6 +179,7 @@ def test_a_tally_sums_up_as_numpy_does_however_the_records_lie_in_shards(count, 
             "bytes": 1,
             "sha256": "",
             "sources": 1,
+            "class_sources": [1, i, 0, 0],
             "groups": ["g", f"{i}"],
             "unmatched_pixels": i,
         }
@@ -190,6 +191,7 @@ def test_a_tally_sums_up_as_numpy_does_however_the_records_lie_in_shards(count, 
     assert split.examples == count
     assert (split.sources, split.groups, split.unmatched_pixels) == (2, 3, 1)
     assert split.class_pixels == tuple(int((ids == k).sum()) for k in range(4))
+    assert split.class_sources == (2, 1, 0, 0)
     assert split.class_examples == tuple(sum(k in mask for mask in masks) for k in range(4))
     assert np.allclose(split.channel_mean, flat.mean(0), atol=1e-6)
     assert np.allclose(split.channel_std, flat.std(0), atol=1e-5)

@@ -261,4 +261,4 @@ def test_the_graph_and_numpy_read_the_same_label_map_ids():
     parsed = records.parse(tf.constant(records.encode(record, 2)))
     assert (records.decode_mask(parsed["mask"]).numpy() == ids).all()
     reading = masks.MaskReading(kind="index")
-    assert (masks.to_ids(ids, load("{(0,0,0):0,(9,9,9):1}"), reading)[0] == ids).all()
+    assert (masks.to_ids(ids, load("{(0,0,0):0,(9,9,9):1}"), reading).ids == ids).all()

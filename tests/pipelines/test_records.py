@@ -37,7 +37,7 @@ def made(draw: st.DrawFn) -> Record:
 def framed(*data: bytes) -> bytes:
     file = io.BytesIO()
     for one in data:
-        records.write_framed(file, one)
+        file.writelines(records.framed(one))
     return file.getvalue()
 
 

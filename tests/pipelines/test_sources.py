@@ -8,7 +8,7 @@ import pytest
 
 from flexseg_errors import FlexsegError
 from pipelines import sources
-from pipelines.sources import Layout, Source
+from pipelines.sources import Layout
 
 
 def folder_of(tmp_path, images, masks, split=""):
@@ -22,10 +22,15 @@ def folder_of(tmp_path, images, masks, split=""):
     return Layout(split, str(root / "images"), str(root / "masks"))
 
 
+def paired(layout, group_regex):
+    found = sources.pair(layout, group_regex)
+    return found.sources, found.rejected
+
+
 def test_image_and_mask_are_paired_by_stem_whatever_their_suffixes(tmp_path):
     names = ["b.jpg", "a.PNG", "patient.1.tif", "patient.2.tif", "deep/er/a.bmp", "notes.txt"]
     masks = ["deep/er/a.png", "a.png", "b.png", "patient.2.png", "patient.1.png", "Thumbs.db"]
-    found, rejected = sources.pair(folder_of(tmp_path, names, masks), None)
+    found, rejected = paired(folder_of(tmp_path, names, masks), None)
     assert not rejected
     assert [(s.id, s.filename) for s in found] == [
         ("a", "a.PNG"),
@@ -42,14 +47,14 @@ def test_image_and_mask_are_paired_by_stem_whatever_their_suffixes(tmp_path):
 
 def test_hidden_files_and_folders_are_no_sources(tmp_path):
     layout = folder_of(tmp_path, ["a.png", "._a.png", ".cache/b.png"], ["a.png", ".cache/b.png"])
-    found, rejected = sources.pair(layout, None)
+    found, rejected = paired(layout, None)
     assert [s.id for s in found] == ["a"]
     assert not rejected
 
 
 def test_what_has_no_partner_is_reported_by_name_on_both_sides(tmp_path):
     layout = folder_of(tmp_path, ["a.png", "only_image.png"], ["a.png", "sub/only_mask.png"])
-    found, rejected = sources.pair(layout, None)
+    found, rejected = paired(layout, None)
     assert [s.id for s in found] == ["a"]
     assert [(r.path, r.stage, r.reason) for r in rejected] == [
         (
@@ -70,7 +75,7 @@ def test_what_has_no_partner_is_reported_by_name_on_both_sides(tmp_path):
     [(["a.png", "a.jpg"], ["a.png"]), (["a.png"], ["a.png", "a.bmp"]), (["a.png", "a.jpg"], [])],
 )
 def test_files_that_share_a_stem_are_rejected_and_all_named(tmp_path, images, masks):
-    found, rejected = sources.pair(folder_of(tmp_path, images, masks), None)
+    found, rejected = paired(folder_of(tmp_path, images, masks), None)
     assert not found
     assert len(rejected) == 1
     assert 'share the stem "a"' in rejected[0].reason
@@ -95,7 +100,7 @@ def test_a_folder_without_images_is_an_error_that_names_it(tmp_path):
 )
 def test_the_group_is_the_first_parenthesis_or_else_the_whole_match(tmp_path, expression, groups):
     names = ["site/patient1_a.png", "site/patient1_b.png", "site/patient22_c.png"]
-    found, rejected = sources.pair(folder_of(tmp_path, names, names), expression)
+    found, rejected = paired(folder_of(tmp_path, names, names), expression)
     assert not rejected
     assert [s.group for s in found] == groups
 
@@ -103,7 +108,7 @@ def test_the_group_is_the_first_parenthesis_or_else_the_whole_match(tmp_path, ex
 @pytest.mark.parametrize("expression", [r"p(\d+)", r"p\d+\.", r"(p\d+)|other"])
 def test_a_source_in_which_no_group_is_found_is_rejected(tmp_path, expression):
     names = ["p1.png", "other.png"]
-    found, rejected = sources.pair(folder_of(tmp_path, names, names), expression)
+    found, rejected = paired(folder_of(tmp_path, names, names), expression)
     assert [s.id for s in found] == ["p1"]
     assert rejected[0].stage == "group"
     assert f'--group_regex "{expression}" does not match' in rejected[0].reason
@@ -151,49 +156,32 @@ def test_a_folder_that_is_no_dataset_is_named_with_what_was_expected(
         sources.find_layouts(*(a and str(tmp_path / a) for a in arguments))
 
 
-def source_of(name, group, split=""):
-    return Source(f"{split}/{name}", f"{split}/{name}.png", name, name, group, split)
-
-
-def test_sources_that_come_with_splits_keep_them():
-    given = [source_of("a", "g1", "test"), source_of("b", "g2", "train")]
-    assert sources.assign_splits(given, {"train": 1.0}, "exact", 0) == given
-
-
-def test_a_group_in_two_splits_is_an_error_that_names_it():
-    given = [
-        source_of("a", "p1", "train"),
-        source_of("b", "p1", "test"),
-        source_of("c", "p2", "train"),
-    ]
-    with pytest.raises(FlexsegError, match=r'^1 groups .* "p1" in test and train\.') as error:
-        sources.assign_splits(given, {}, "", 0)
-    assert "p2" not in str(error.value)
-
-
-def test_a_patient_in_two_given_splits_is_found_by_its_expression(tmp_path):
-    layouts = [
-        folder_of(tmp_path, [f"p1_{split}.png"], [f"p1_{split}.png"], split)
-        for split in ("train", "test")
-    ]
-    found = [s for layout in layouts for s in sources.pair(layout, "p1")[0]]
-    with pytest.raises(FlexsegError, match=r'"p1" in test and train'):
-        sources.assign_splits(found, {}, "", 0)
-
-
 def test_the_same_name_in_two_given_splits_is_two_sources(tmp_path):
     layouts = [folder_of(tmp_path, ["1.png"], ["1.png"], s) for s in ("train", "test")]
-    found = [s for layout in layouts for s in sources.pair(layout, None)[0]]
+    found = [s for layout in layouts for s in sources.pair(layout, None).sources]
     assert [s.id for s in found] == ["train/1", "test/1"]
-    assert sources.assign_splits(found, {}, "", 0) == found
 
 
-def test_all_sources_of_a_group_get_its_split():
-    given = [source_of(f"{g}{i}", g) for g in "abcdefgh" for i in range(3)]
-    shares = {"train": 0.5, "valid": 0.25, "test": 0.25}
-    for method in ("exact", "stable"):
-        splits = {}
-        for source in sources.assign_splits(given, shares, method, 4):
-            splits.setdefault(source.group, set()).add(source.split)
-        assert all(len(found) == 1 for found in splits.values())
-        assert set().union(*splits.values()) == set(shares)
+def test_masks_may_carry_a_suffix_of_their_own_and_others_are_passed_over(tmp_path):
+    masks = ["1_EX.tif", "1_HE.tif", "2_EX.png", "deep/3_EX.png", "4_HE.tif"]
+    layout = folder_of(tmp_path, ["1.jpg", "2.jpg", "deep/3.jpg"], masks)
+    found = sources.pair(layout, None, "_EX")
+    assert not found.rejected
+    assert [(s.id, s.mask.rpartition("masks/")[2]) for s in found.sources] == [
+        ("1", "1_EX.tif"),
+        ("2", "2_EX.png"),
+        ("deep/3", "deep/3_EX.png"),
+    ]
+    assert found.passed_over == 2
+
+
+def test_a_suffix_that_no_mask_has_is_an_error_that_shows_what_there_is(tmp_path):
+    layout = folder_of(tmp_path, ["1.jpg"], ["1_HE.tif"])
+    with pytest.raises(FlexsegError, match=r'--mask_suffix="_EX".*there is 1_HE'):
+        sources.pair(layout, None, "_EX")
+
+
+def test_the_partner_of_a_mask_with_suffix_is_missed_under_its_own_stem(tmp_path):
+    layout = folder_of(tmp_path, ["1.jpg", "2.jpg"], ["1_EX.tif", "3_EX.tif"])
+    rejected = sources.pair(layout, None, "_EX").rejected
+    assert [r.path.rpartition("/")[2] for r in rejected] == ["2.jpg", "3_EX.tif"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flexseg_errors import FlexsegError
-from pipelines import intensity, volumes
+from pipelines import intensity, storage, volumes
 
 # No two axes alike, no symmetry, values below zero and above 8 bits.
 STORED = np.random.default_rng(0).integers(-1000, 3000, (5, 7, 11), dtype=np.int16)
@@ -26,6 +26,10 @@ TURN = np.array(
 ) @ np.array([[0, 1.0, 0], [0, 0, 1], [1, 0, 0]])
 SPACING, ORIGIN = (0.5, 0.75, 3.0), (-10.0, 20.0, 30.0)
 AFFINE = np.vstack([np.column_stack([TURN * SPACING, ORIGIN]), [0, 0, 0, 1]])
+
+
+# What a DICOM file begins with; no more is looked at to know it for one.
+MARKED = bytes(128) + b"DICM"
 
 
 def optional(name: str) -> Any:
@@ -52,38 +56,21 @@ def write_hdf5(path: Path, array: np.ndarray, **how: Any) -> None:
         file.create_dataset("scan/ct", data=array, **how)
 
 
-def write_slice(path: Path, pixels: np.ndarray, position: float | None = 0.0, **tags: Any) -> None:
-    """One DICOM file, oriented by TURN's rows and columns; `position` along their normal."""
-    pydicom = optional("pydicom")
-    data = pydicom.Dataset()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    data.SOPClassUID = pydicom.uid.CTImageStorage
-    data.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[str(path)])
-    data.SeriesInstanceUID = "1.2.3"
-    data.Modality = "CT"
-    data.Rows, data.Columns = pixels.shape[:2]
-    data.SamplesPerPixel = 1
-    data.PhotometricInterpretation = "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = pixels.dtype.itemsize * 8
-    data.HighBit = data.BitsStored - 1
-    data.PixelRepresentation = int(pixels.dtype.kind == "i")
-    data.PixelData = pixels.tobytes()
-    data.PixelSpacing = [SPACING[1], SPACING[0]]
-    if position is not None:
-        data.ImageOrientationPatient = [*TURN[:, 0], *TURN[:, 1]]
-        place = np.array(ORIGIN) + position * np.cross(TURN[:, 0], TURN[:, 1])
-        data.ImagePositionPatient = [f"{value:.12g}" for value in place]
-    for name, value in tags.items():
-        setattr(data, name, value)
-    data.save_as(path, enforce_file_format=True)
-
-
-def write_series(folder: Path, array: np.ndarray, names: list[str] | None = None) -> None:
+def write_series(folder: Path, array: np.ndarray) -> None:
+    """[slices, rows, columns] as DICOM files whose names are in the order of the slices."""
+    sitk = optional("SimpleITK")
     folder.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
     for i, pixels in enumerate(array):
-        name = names[i] if names else f"{i:03}.dcm"
-        write_slice(folder / name, pixels, SPACING[2] * i, InstanceNumber=i + 1)
+        image = sitk.GetImageFromArray(pixels[None])
+        image.SetSpacing(SPACING)
+        image.SetOrigin(np.array(ORIGIN) + i * SPACING[2] * TURN[:, 2])
+        image.SetDirection(TURN.ravel())
+        image.SetMetaData("0008|0060", "CT")
+        image.SetMetaData("0020|000e", "1.2.3")
+        writer.SetFileName(str(folder / f"{i:03}.dcm"))
+        writer.Execute(image)
 
 
 # Name -> how it is written, and the axis of its slices unless told.
@@ -158,6 +145,17 @@ def test_nifti_values_are_scaled_by_their_header_along_every_axis(tmp_path, suff
             assert (volume.slice(2) == real.take(2, axis)).all()
 
 
+def test_slices_in_falling_order_do_not_unzip_the_file_for_each(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "a.nii.gz", STORED)
+    rewinds = []
+    rewind = gzip._GzipReader._rewind
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda r: (rewinds.append(r), rewind(r)))
+    with volumes.open_volume(str(tmp_path / "a.nii.gz")) as volume:
+        for index in reversed(range(len(volume))):
+            assert (volume.slice(index) == STORED[:, :, index]).all()
+    assert len(rewinds) <= 4 < len(volume) - 1
+
+
 def test_nifti_of_one_time_point_is_a_volume(tmp_path):
     write_nifti(tmp_path / "a.nii.gz", STORED[..., None])
     for axis in range(3):
@@ -170,6 +168,18 @@ def test_the_old_generators_slices_are_auto_turned_by_90_degrees(tmp_path):
     with volumes.open_volume(str(tmp_path / "a.nii.gz"), rotation=90) as volume:
         for i, found in enumerate(volume):
             assert (found == np.rot90(STORED[:, :, i])).all()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_open_volume_can_be_cut_along_other_axes(tmp_path, name):
+    FORMATS[name][0](tmp_path / name, STORED)
+    with volumes.open_volume(str(tmp_path / name)) as volume:
+        for axis, rotation in ((2, 0), (0, 90), (1, 270)):
+            other = volume.along(axis, rotation)
+            assert other.shape[0] == STORED.shape[axis]
+            assert other.slice(3).shape == other.shape[1:]
+            assert (other.slice(3) == np.rot90(STORED.take(3, axis), rotation // 90)).all()
+            assert (other.geometry.restore(other) == STORED).all()
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -246,19 +256,6 @@ def test_nifti_and_metaimage_of_one_scan_lie_in_one_place(tmp_path):
             np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-5)
 
 
-def test_a_dicom_series_lies_where_another_reader_puts_it(tmp_path):
-    sitk = optional("SimpleITK")
-    names = ["c.dcm", "a.dcm", "e.dcm", "b.dcm", "d.dcm"]
-    write_series(tmp_path / "ct", STORED, names)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "ct")))
-    image = reader.Execute()
-    with volumes.open_volume(str(tmp_path / "ct")) as volume:
-        assert_same_space(volume.geometry, image)
-        assert (np.stack(list(volume)) == sitk.GetArrayFromImage(image)).all()
-        assert volume.geometry.uniform
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_geometry_survives_json(tmp_path, name):
     FORMATS[name][0](tmp_path / name, STORED)
@@ -274,129 +271,6 @@ def test_slices_that_do_not_fill_the_volume_are_refused(count):
         geometry.restore([np.zeros((11, 7))] * count)
     with pytest.raises(FlexsegError, match=r"5 slices, some of \(11, 7\), do not make"):
         geometry.restore([np.zeros((7, 11))] * 5)
-
-
-# ---- DICOM -------------------------------------------------------------------------------------
-
-
-def test_slices_are_ordered_by_their_place_not_by_name_or_number(tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    for i, pixels in enumerate(STORED):
-        write_slice(folder / f"{9 - i}.dcm", pixels, 2.0 * i, InstanceNumber=100 - i)
-    with volumes.open_volume(str(folder)) as volume:
-        assert (np.stack(list(volume)) == STORED).all()
-
-
-def test_slices_without_a_place_are_ordered_by_their_number(tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    for i, pixels in enumerate(STORED):
-        write_slice(folder / f"{9 - i}.dcm", pixels, None, InstanceNumber=i + 8)
-    with volumes.open_volume(str(folder)) as volume:
-        assert (np.stack(list(volume)) == STORED).all()
-        assert volume.geometry.affine is None
-
-
-def test_values_are_rescaled_by_the_tags_of_their_own_slice(tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    write_slice(folder / "a", STORED[0], 0, RescaleSlope=2, RescaleIntercept=-1024)
-    write_slice(folder / "b", STORED[1], 3, RescaleSlope=0.5, RescaleIntercept=7)
-    with volumes.open_volume(str(folder)) as volume:
-        assert (volume.slice(0) == 2.0 * STORED[0] - 1024).all()
-        assert (volume.slice(1) == 0.5 * STORED[1] + 7).all()
-
-
-def test_a_single_file_is_a_volume_of_one_slice(tmp_path):
-    write_slice(
-        tmp_path / "a.dcm", STORED[0], SliceThickness=4, RescaleSlope=1, RescaleIntercept=-5
-    )
-    with volumes.open_volume(str(tmp_path / "a.dcm")) as volume:
-        assert volume.shape == (1, *STORED.shape[1:])
-        assert volume.geometry.spacing == pytest.approx((0.5, 0.75, 4))
-        assert (volume.slice(0) == STORED[0] - 5.0).all()
-
-
-def test_an_image_that_is_dark_where_values_are_large_is_turned_over(tmp_path):
-    kind = {"PhotometricInterpretation": "MONOCHROME1"}
-    pixels = (STORED[0] % 4096).astype(np.uint16)
-    write_slice(tmp_path / "a.dcm", pixels, **kind, BitsStored=12, HighBit=11)
-    write_slice(tmp_path / "b.dcm", STORED[0], **kind, RescaleSlope=2, RescaleIntercept=3)
-    with volumes.open_volume(str(tmp_path / "a.dcm")) as volume:
-        assert (volume.slice(0) == 4095 - pixels.astype(int)).all()
-    with volumes.open_volume(str(tmp_path / "b.dcm")) as volume:
-        assert (volume.slice(0) == 2.0 * (-1 - STORED[0]) + 3).all()
-
-
-@pytest.mark.parametrize(
-    ("positions", "uniform"), [([0, 3, 6], True), ([0, 3, 9], False), ([0, 3, 6.02], True)]
-)
-def test_gaps_in_a_series_are_told(tmp_path, positions, uniform):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    for i, position in enumerate(positions):
-        write_slice(folder / f"{i}.dcm", STORED[i], position)
-    with volumes.open_volume(str(folder)) as volume:
-        assert volume.geometry.uniform is uniform
-        assert volume.geometry.spacing[2] == pytest.approx(positions[-1] / 2)
-
-
-def test_what_lies_beside_the_slices_is_left_out(tmp_path):
-    write_series(tmp_path / "ct", STORED, ["IM1", "1.2.840.3", "c.IMA", "d.dcm", "e.DCM"])
-    (tmp_path / "ct" / "notes.txt").write_text("none")
-    (tmp_path / "ct" / "README").write_text("none")
-    (tmp_path / "ct" / ".hidden.dcm").write_text("none")
-    shutil.copy(tmp_path / "ct" / "IM1", tmp_path / "ct" / "DICOMDIR")
-    with volumes.open_volume(str(tmp_path / "ct")) as volume:
-        assert (np.stack(list(volume)) == STORED).all()
-
-
-@pytest.mark.parametrize(
-    ("tags", "message"),
-    [
-        (
-            {"SeriesInstanceUID": "9.9"},
-            r"2 DICOM series: 1.2.3 \(4 files\), 9.9 \(1 files\)\. Move",
-        ),
-        ({"Rows": 6}, r"odd.dcm is 6x11, .*7x11; the slices of a series have one size"),
-        ({"position": 6.0}, r"lie in the same place\. Remove copies"),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, r"odd.dcm is oriented otherwise"),
-        ({"position": None, "InstanceNumber": None}, r"odd.dcm has neither a place.*InstanceNum"),
-        ({"NumberOfFrames": 2}, r"odd.dcm holds 2 frames; .*dcm2niix"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, r"odd.dcm holds colours \(PALETTE COLOR"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, r"odd.dcm holds colours"),
-    ],
-)
-def test_a_folder_that_is_no_single_series_is_refused_with_its_reason(tmp_path, tags, message):
-    write_series(tmp_path / "ct", STORED[:4])
-    if tags.get("position", 0) is None:  # then none has a place, and numbers decide
-        shutil.rmtree(tmp_path / "ct")
-        (tmp_path / "ct").mkdir()
-        write_slice(tmp_path / "ct" / "0.dcm", STORED[0], None, InstanceNumber=1)
-    write_slice(tmp_path / "ct" / "odd.dcm", STORED[4], **{"position": 12.0, **tags})
-    with pytest.raises(FlexsegError, match=message):
-        volumes.open_volume(str(tmp_path / "ct"))
-
-
-def test_compressed_pixels_are_refused_by_name(tmp_path):
-    pydicom = optional("pydicom")
-    write_slice(tmp_path / "a.dcm", STORED[0])
-    data = pydicom.dcmread(tmp_path / "a.dcm")
-    data.compress(pydicom.uid.RLELossless)
-    data.save_as(tmp_path / "a.dcm")
-    with pytest.raises(FlexsegError, match=r"a.dcm is compressed \(RLE Lossless\).*dcmdjpeg"):
-        volumes.open_volume(str(tmp_path / "a.dcm"))
-
-
-def test_deflated_files_are_read(tmp_path):
-    pydicom = optional("pydicom")
-    write_slice(tmp_path / "a.dcm", STORED[0])
-    data = pydicom.dcmread(tmp_path / "a.dcm")
-    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with volumes.open_volume(str(tmp_path / "a.dcm")) as volume:
-        assert (volume.slice(0) == STORED[0]).all()
 
 
 # ---- What is refused ---------------------------------------------------------------------------
@@ -417,15 +291,6 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, name, share):
     (tmp_path / name).write_bytes(data[: int(len(data) * share)])
     with pytest.raises(FlexsegError, match=rf"{name}.* is (truncated|missing)"):
         read_all(tmp_path / name)
-
-
-@pytest.mark.parametrize("share", [0.03, 0.5, 0.9, 0.999])
-def test_a_truncated_slice_of_a_series_is_refused_by_name(tmp_path, share):
-    write_series(tmp_path / "ct", STORED)
-    data = (tmp_path / "ct" / "003.dcm").read_bytes()
-    (tmp_path / "ct" / "003.dcm").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(FlexsegError, match=r"003.dcm.*truncated"):
-        read_all(tmp_path / "ct")
 
 
 @pytest.mark.parametrize("content", [b"", b"no volume at all " * 99], ids=["empty", "text"])
@@ -599,9 +464,84 @@ def test_a_folder_is_a_volume_where_it_holds_dicom_files(tmp_path):
     (tmp_path / "photos" / "a.png").write_bytes(b"png")
     (tmp_path / "photos" / "README").write_text("no DICM here")
     assert not volumes.is_volume(str(tmp_path / "photos"))
-    write_series(tmp_path / "ct", STORED[:2], ["IM1", "IM2"])
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "IM1").write_bytes(MARKED)
     assert volumes.is_volume(str(tmp_path / "ct"))
     assert volumes.stem(str(tmp_path / "ct")) == str(tmp_path / "ct")
+
+
+def found_below(folder: Path) -> tuple[dict[str, str], set[str]]:
+    stems, consumed = volumes.find_volumes(str(folder), list(storage.walk(str(folder))))
+    assert list(stems) == sorted(stems)
+    return {s: str(Path(p).relative_to(folder)) for s, p in stems.items()}, consumed
+
+
+def put(folder: Path, *names: str, content: bytes = b"") -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_volumes_are_found_among_other_files(tmp_path):
+    put(tmp_path, "a.nii.gz", "b.PNG", "deep/c.mha", "deep/c.png", "deep/d.MHD", "deep/d.raw")
+    put(tmp_path, "e.h5", ".hidden.nii", "README", "LICENSE.txt", "f.tar.gz")
+    np.save(tmp_path / "g.npy", STORED)
+    np.save(tmp_path / "h.npy", STORED[..., :3])  # an image in colours
+    put(tmp_path, "i.npy", content=b"no array")
+    assert found_below(tmp_path) == (
+        {
+            "a": "a.nii.gz",
+            "deep/c": "deep/c.mha",
+            "deep/d": "deep/d.MHD",
+            "e": "e.h5",
+            "g": "g.npy",
+        },
+        {"a.nii.gz", "deep/c.mha", "deep/d.MHD", "e.h5", "g.npy"},
+    )
+
+
+def test_dicom_files_at_the_top_are_volumes_of_their_own_and_those_below_are_series(tmp_path):
+    put(tmp_path, "a.dcm", "b.DICOM", "a.png", "p1/1.dcm", "p1/2.DCM", "p1/seen.png", "p1/m.nii")
+    put(tmp_path, "IM7", "c.ima", "1.2.840.5", "p2/s1/IM1", "p2/s1/IM2", content=MARKED)
+    put(tmp_path, "p1/DICOMDIR", "p2/s2/1.2.3", "p2/s2/x.IMA", content=MARKED)
+    put(tmp_path, "p3/README", "p3/1.2.4", "p3/x.ima", content=b"no DICM here")
+    stems, consumed = found_below(tmp_path)
+    own = {"a": "a.dcm", "b": "b.DICOM", "IM7": "IM7", "c": "c.ima", "1.2.840.5": "1.2.840.5"}
+    series = {"p1": "p1", "p2/s1": "p2/s1", "p2/s2": "p2/s2"}
+    assert stems == {**own, **series, "p1/m": "p1/m.nii"}
+    below = {"p1/1.dcm", "p1/2.DCM", "p2/s1/IM1", "p2/s1/IM2", "p2/s2/1.2.3", "p2/s2/x.IMA"}
+    assert consumed == {*own.values(), *below, "p1/m.nii"}
+    for path in stems.values():
+        assert volumes.is_volume(str(tmp_path / path))
+
+
+@pytest.mark.parametrize(
+    "names", [("a.nii", "a.nii.gz"), ("p1/1.dcm", "p1.nii"), ("d/a.mha", "d/a.h5")]
+)
+def test_two_volumes_of_one_stem_are_refused_by_name(tmp_path, names):
+    put(tmp_path, *names)
+    with pytest.raises(FlexsegError, match=r'share the stem "(a|p1|d/a)"') as caught:
+        found_below(tmp_path)
+    for name in names:
+        assert name.removesuffix("/1.dcm") in str(caught.value)
+
+
+def test_any_change_of_a_volumes_files_is_a_change_of_its_state(tmp_path):
+    write_series(tmp_path / "ct", STORED[:3])
+    write_metaimage(tmp_path / "a.mhd", STORED)
+    write_nifti(tmp_path / "a.nii", STORED)
+    changes = {"ct": "ct/001.dcm", "a.mhd": "a.raw", "a.nii": "a.nii"}
+    for name, changed in changes.items():
+        before = volumes.state(str(tmp_path / name))
+        assert json.loads(json.dumps(before)) == before == volumes.state(str(tmp_path / name))
+        time = (tmp_path / changed).stat().st_mtime_ns
+        os.utime(tmp_path / changed, ns=(time, time + 1_000_000_000))
+        assert volumes.state(str(tmp_path / name)) != before
+    assert volumes.state(str(tmp_path / "a.nii")) == storage.state(str(tmp_path / "a.nii"))
+    before = volumes.state(str(tmp_path / "ct"))
+    (tmp_path / "ct" / "001.dcm").unlink()
+    assert volumes.state(str(tmp_path / "ct")) != before
+    assert volumes.state(str(tmp_path / "none")) == [-1, -1]
 
 
 def test_damage_within_a_zipped_file_is_told_when_it_is_met(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -245,7 +246,8 @@ def test_an_evaluation_that_fails_leaves_the_old_one(untrained, dataset, monkeyp
     def crash(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr(json, "dump", crash)
-    with pytest.raises(OSError, match="no space"):
+    evaluation["images"] += 1
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(FlexsegError, match="no space left"):
         evaluate.write(run, evaluation)
     assert path.read_bytes() == before

@@ -54,6 +54,8 @@ def another_value(key):
         return default / 2 + 0.0123
     if kind is str:
         return "0.5*ce+0.5*dice"
+    if key == "data.fold":
+        return 2
     item = typing.get_args(next((a for a in typing.get_args(kind) if typing.get_args(a)), kind))[0]
     if key == "data.crop_size":
         return (48, 40)
@@ -169,6 +171,9 @@ def test_an_unknown_architecture_is_told_with_the_nearest():
         ("data.batch_size", True, "a whole number"),
         ("data.batch_size", None, "a whole number"),
         ("data.batch_size", [8], "a whole number"),
+        ("data.fold", 1.5, "a whole number"),
+        ("data.fold", "last", "a whole number"),
+        ("data.fold", True, "a whole number"),
         ("optimizer.learning_rate", "fast", "a number"),
         ("optimizer.learning_rate", False, "a number"),
         ("optimizer.learning_rate", None, "a number"),
@@ -195,6 +200,7 @@ def test_a_value_of_the_wrong_type_is_told_with_key_and_what_was_expected(key, v
     ("key", "value", "wanted"),
     [
         ("data.batch_size", 0, "at least 1"),
+        ("data.fold", -1, "at least 0"),
         ("optimizer.beta_1", 1.0, "less than 1"),
         ("optimizer.learning_rate", float("nan"), "at least 0"),
         ("optimizer.clip", "global", 'Did you mean "global_norm"'),
@@ -232,9 +238,11 @@ def test_tuples_are_read_from_commas_and_from_lists(text, tmp_path):
 @pytest.mark.parametrize("text", ["none", "null", "~"])
 def test_an_optional_value_can_be_taken_back(text, tmp_path):
     path = tmp_path / "e.yaml"
-    path.write_text("data: {crop_size: [32, 48]}\n")
-    assert experiments.load(str(path)).data.crop_size == (32, 48)
-    assert experiments.load(str(path), {"data.crop_size": text}).data.crop_size is None
+    path.write_text("data: {crop_size: [32, 48], fold: 3}\n")
+    given = experiments.load(str(path)).data
+    assert (given.crop_size, given.fold) == ((32, 48), 3)
+    taken = experiments.load(str(path), {"data.crop_size": text, "data.fold": text}).data
+    assert (taken.crop_size, taken.fold) == (None, None)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
