@@ -165,7 +165,7 @@ class WindowAttention(keras.layers.Layer):
         seed = layers.layer_seed(self.seed, self.name)
         self.position_biases = self.add_weight(
             name="position_biases",
-            shape=((2 * self.window - 1) ** 2, self.heads),
+            shape=(2 * self.window - 1, 2 * self.window - 1, self.heads),
             initializer=keras.initializers.TruncatedNormal(
                 stddev=0.02, seed=layers.layer_seed(seed, "position_biases")
             ),
@@ -179,7 +179,9 @@ class WindowAttention(keras.layers.Layer):
         margins = [[0, 0], [top, bottom], [left, right], [0, 0]]
         inside = ops.pad(ops.ones((1, height, width, 1), "float32"), margins)
         inside = ops.transpose(partition(inside, self.window), (0, 1, 3, 2))  # [1, n, 1, K]
-        biases = ops.take(self.position_biases, self._offsets, axis=0)  # [Q, K, heads]
+        # By way of the reshaping the gradient is a tensor, not a list of slices.
+        biases = ops.reshape(self.position_biases, (-1, self.heads))
+        biases = ops.take(biases, self._offsets, axis=0)  # [Q, K, heads]
         biases = ops.cast(ops.transpose(biases, (2, 0, 1)), "float32")
         # [1, n, heads, Q, K]; so low that its share is 0, whatever the scores.
         biases = biases + (inside[:, :, None] - 1) * 1e9

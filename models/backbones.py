@@ -187,7 +187,7 @@ def resnet(
     from models import layers
 
     outputs = {}
-    bias = normalization not in ("batch", "instance")
+    bias = normalization == "none"
 
     def conv_unit(x: Any, filters: int, kernel: int, stride: int, part: str, act: str) -> Any:
         if kernel == 7:  # "same" would pad it by 2 and 3

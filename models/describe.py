@@ -2,12 +2,13 @@
 
 A multiply-add is one product and one sum. They are counted where they are many: convolutions of all
 kinds, dense layers and the matrix products of attention. Normalization, activation, pooling and
-interpolation are a few operations for each value, and not counted. A layer of this package that has
-weights or matrix products says its own number by a method `multiply_adds(input_shape)`.
+interpolation are a few operations for each value, and not counted. The tables at the end say which
+layers are counted how; a layer of our own that has weights must be among them.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import math
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from typing import Any
 
 import keras
 
-from models import registry
+from models import attention, layers, registry
+from models.sharpen import Sharpen
+from models.sizes import check_size
 
 Shape = tuple[int, ...]
 
@@ -76,8 +79,17 @@ class Description:
 
 def abstract(name: str, **keywords: Any) -> keras.Model:
     """`registry.build`, but the weights are never made: for shapes and counts of large networks."""
-    with keras.StatelessScope(initialize_variables=False):
-        return registry.build(name, **keywords)
+    policy = keras.config.dtype_policy()
+
+    def build() -> keras.Model:
+        keras.config.set_dtype_policy(policy)
+        with keras.StatelessScope(initialize_variables=False):
+            return registry.build(name, **keywords)
+
+    # Keras remembers weights that are still to be made, and makes them with the next model's. What
+    # it remembers ends with the thread.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as threads:
+        return threads.submit(build).result()
 
 
 def describe(model: keras.Model, size: tuple[int, int]) -> Description:
@@ -89,8 +101,11 @@ def describe(model: keras.Model, size: tuple[int, int]) -> Description:
 
     Raises:
       FlexsegError: a size that the network cannot take.
-      TypeError: a layer whose multiply-adds are not known.
+      TypeError: a layer whose multiply-adds are not known, or a network within the network.
     """
+    for operation in model.operations:
+        if isinstance(operation, layers.SizeCheck):  # which checks values, not shapes
+            check_size(size, operation.divisor, operation.minimum)
     shape = (1, *size, model.input_shape[-1])
     rows = tuple(_rows(model, shape, size))
     return Description(
@@ -108,6 +123,9 @@ def multiply_adds(model: keras.Model, size: tuple[int, int]) -> int:
 
 
 def _rows(model: keras.Model, shape: Shape, size: tuple[int, int]) -> list[LayerRow]:
+    nested = [o.name for o in model.operations if isinstance(o, keras.Model)]
+    if nested:
+        raise TypeError(f"{model.name} holds the network {nested[0]}, which is not looked into.")
     operations = [o for o in model.operations if not isinstance(o, keras.layers.InputLayer)]
     tensors = {id(t): t for o in operations for t in keras.tree.flatten(o.output)}
     specs = keras.Model(model.inputs, list(tensors.values())).compute_output_spec(
@@ -133,7 +151,7 @@ def _rows(model: keras.Model, shape: Shape, size: tuple[int, int]) -> list[Layer
                 level=levels[operation.name],
                 shape=tuple(output.shape[1:]),
                 parameters=_parameters(operation),
-                multiply_adds=_multiply_adds(operation, shapes, output.shape, size),
+                multiply_adds=_multiply_adds(operation, shapes, output.shape),
                 activation_bytes=sum(_bytes(known[id(t)]) for t in outputs),
             )
         )
@@ -164,31 +182,21 @@ def _level(shape: Shape, size: tuple[int, int], inherited: int) -> int:
     return inherited
 
 
-def _multiply_adds(operation: Any, inputs: list[Shape], output: Shape, size: Any) -> int:
+def _multiply_adds(operation: Any, inputs: list[Shape], output: Shape) -> int:
     """Of one operation for one image; shapes have a batch of 1."""
-    own = getattr(operation, "multiply_adds", None)
-    if own is not None:
-        return int(own(inputs[0] if len(inputs) == 1 else inputs))
-    if isinstance(operation, keras.Model):
-        return sum(row.multiply_adds for row in _rows(operation, inputs[0], size))
     for kind, count in _COUNTS.items():
         if isinstance(operation, kind):
             return count(operation, inputs, output)
     name = type(operation).__name__
     if name in _OPERATIONS:  # of keras.ops, whose classes have no public names
         return _OPERATIONS[name](operation, inputs, output)
-    if hasattr(operation, "kernel") or _is_unknown(operation):
+    foreign = not type(operation).__module__.startswith("keras.")
+    if hasattr(operation, "kernel") or (foreign and getattr(operation, "weights", None)):
         raise TypeError(
-            f"The multiply-adds of the layer {operation.name} are not known: {name} needs a method "
-            "multiply_adds(input_shape)."
+            f"The multiply-adds of the layer {operation.name} are not known: {name} is missing "
+            "in the table of models/describe.py."
         )
     return 0
-
-
-def _is_unknown(operation: Any) -> bool:
-    """Whether this is a layer of our own that may hide matrix products behind its weights."""
-    builtin = type(operation).__module__.startswith("keras.")
-    return not builtin and bool(getattr(operation, "weights", ()))
 
 
 def _convolution(layer: Any, inputs: list[Shape], output: Shape) -> int:
@@ -215,6 +223,30 @@ def _attention(layer: Any, inputs: list[Shape], output: Shape) -> int:
     return projections + queries * values * (inner + carried)
 
 
+def _map_attention(layer: Any, inputs: list[Shape], output: Shape) -> int:
+    """Of queries [B, H, W, C] to keys [B, h, w, C], all of them projected, and the result again."""
+    (queries, keys), channels = (math.prod(shape[1:3]) for shape in inputs), output[-1]
+    return 2 * (queries + keys) * channels**2 + 2 * queries * keys * channels
+
+
+def _window_attention(layer: Any, inputs: list[Shape], output: Shape) -> int:
+    """Of every pixel of a window to every other; those of windows over the edge count whole."""
+    channels, windows = output[-1], 1
+    for side in output[1:3]:
+        before = (layer.window - layer.shift) % layer.window if side > layer.window else 0
+        windows *= -(-(side + before) // layer.window)
+    projections = 4 * math.prod(output[1:3]) * channels**2
+    return projections + 2 * windows * layer.window**4 * channels
+
+
+def _sharpening(layer: Any, inputs: list[Shape], output: Shape) -> int:
+    return math.prod(output[1:]) * 9
+
+
+def _nothing(layer: Any, inputs: list[Shape], output: Shape) -> int:
+    return 0
+
+
 def _matrix_product(operation: Any, inputs: list[Shape], output: Shape) -> int:
     return math.prod(output) * inputs[0][-1]
 
@@ -234,6 +266,10 @@ _COUNTS: dict[Any, Callable[[Any, list[Shape], Shape], int]] = {
     keras.layers.Conv2D: _convolution,
     keras.layers.Dense: _convolution,
     keras.layers.MultiHeadAttention: _attention,
+    attention.MapAttention: _map_attention,
+    attention.WindowAttention: _window_attention,
+    attention.Positions: _nothing,
+    Sharpen: _sharpening,
 }
 _OPERATIONS: dict[str, Callable[[Any, list[Shape], Shape], int]] = {
     "Matmul": _matrix_product,

@@ -68,8 +68,9 @@ def normalization(
 
 def batch_normalization(*, epsilon: float = 1e-3, name: str) -> keras.layers.BatchNormalization:
     """Batch normalization with the moments of the global batch, and quick to follow them."""
+    synchronized = keras.backend.backend() == "tensorflow"  # Keras refuses it under the others
     return keras.layers.BatchNormalization(
-        momentum=0.9, epsilon=epsilon, synchronized=True, name=name
+        momentum=0.9, epsilon=epsilon, synchronized=synchronized, name=name
     )
 
 
@@ -237,7 +238,7 @@ def stochastic_depth(rate: float, *, seed: int, name: str) -> keras.layers.Layer
 
 
 def supervised_logits(
-    features: Sequence[tuple[Any, int]], num_classes: int, *, seed: int
+    features: Sequence[tuple[Any, int]], num_classes: int, *, kernel: int = 1, seed: int
 ) -> list[Any]:
     """Logits of the image's size from several resolutions, for deep supervision.
 
@@ -245,6 +246,7 @@ def supervised_logits(
       features: (map [B, H / factor, W / factor, C], factor), the full resolution first; it gets
         the layer "logits", the others "logits_1" and so on, each enlarged bilinearly.
       num_classes: how many logits each pixel gets.
+      kernel: side of the kernels that make them, in pixels.
       seed: the network's.
 
     Returns:
@@ -253,7 +255,7 @@ def supervised_logits(
     outputs = []
     for index, (x, factor) in enumerate(features):
         name = f"logits_{index}" if index else "logits"
-        x = logits(num_classes, seed=seed, name=name)(x)
+        x = logits(num_classes, kernel=kernel, seed=seed, name=name)(x)
         outputs.append(enlarge(factor, name=f"{name}_up", dtype="float32")(x) if factor > 1 else x)
     return outputs
 

@@ -22,6 +22,7 @@ from models import (
     segformer,
     sharp_unet,
     swin_unet,
+    trans_unet,
     u2net,
     unet3_plus,
 )
@@ -118,6 +119,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             config=swin_unet.SwinUNetConfig,
             build=swin_unet.build,
             summary="U-Net of attention within shifted windows, without convolutions",
+        ),
+        Architecture(
+            name="trans_unet",
+            config=trans_unet.TransUNetConfig,
+            build=trans_unet.build,
+            summary="U-Net over a ResNet with a vision transformer at the bridge",
         ),
         Architecture(
             name="attention_unet",

@@ -32,11 +32,6 @@ class Sharpen(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        """Products that it sums for one image of that shape [B, H, W, C]."""
-        _, height, width, channels = input_shape
-        return 9 * height * width * channels
-
 
 def _laplacian(shape: tuple[int, ...], dtype: Any = None) -> Any:
     kernel = keras.ops.reshape(keras.ops.convert_to_tensor(LAPLACIAN, dtype), (3, 3, 1, 1))

@@ -157,31 +157,26 @@ def build(
         divisor=config.size_divisor,
         minimum=config.size_minimum,
     )
-    encoded = []
+    maps = []
     for level in range(config.levels):
         if level:
             x = keras.layers.MaxPooling2D(2, name=f"enc{level}_pool")(x)
         x = conv_unit(x, config.filters(level), f"enc{level}_1")
         x = conv_unit(x, config.filters(level), f"enc{level}_2", 2 * config.dropout_rate)
-        encoded.append(x)
-    decoded = list(encoded)  # its last is the bridge, the others are replaced from below
+        maps.append(x)
     for level in reversed(range(config.levels - 1)):
-        maps = [
-            brought(
-                encoded[source] if source <= level else decoded[source],
-                source,
-                level,
-                f"dec{level}_from{source}",
-            )
+        # From below, the decoder's maps take the places of the encoder's.
+        joined = [
+            brought(maps[source], source, level, f"dec{level}_from{source}")
             for source in range(config.levels)
         ]
-        x = keras.layers.Concatenate(name=f"dec{level}_concat")(maps)
-        decoded[level] = conv_unit(x, config.base_filters * config.levels, f"dec{level}")
+        x = keras.layers.Concatenate(name=f"dec{level}_concat")(joined)
+        maps[level] = conv_unit(x, config.base_filters * config.levels, f"dec{level}")
 
     guide = None
     if config.classification_guided:
         drop_seed = layers.layer_seed(seed, "presence_drop")
-        x = layers.Dropout(_GUIDE_DROPOUT, seed=drop_seed, name="presence_drop")(decoded[-1])
+        x = layers.Dropout(_GUIDE_DROPOUT, seed=drop_seed, name="presence_drop")(maps[-1])
         judged = max(1, num_classes - 1)
         x = layers.logits(judged, seed=seed, name="presence_places")(x)
         guide = keras.layers.GlobalMaxPooling2D(name="presence", dtype="float32")(x)
@@ -189,7 +184,7 @@ def build(
     for level in range(config.levels if config.deep_supervision else 1):
         name = f"logits_{level}" if level else "logits"
         unguided = f"{name}_unguided" if guide is not None else name
-        x = layers.logits(num_classes, kernel=3, seed=seed, name=unguided)(decoded[level])
+        x = layers.logits(num_classes, kernel=3, seed=seed, name=unguided)(maps[level])
         if level:
             x = layers.enlarge(2**level, name=f"{name}_up", dtype="float32")(x)
         outputs.append(x if guide is None else ClassGuide(name=name, dtype="float32")([x, guide]))

@@ -45,7 +45,7 @@ class File:
 
 def is_remote(path: str) -> bool:
     """Whether the path has a scheme, such as s3://."""
-    return _REMOTE.match(path) is not None
+    return _REMOTE.match(os.fspath(path)) is not None
 
 
 def join(folder: str, *names: str) -> str:

@@ -52,6 +52,8 @@ WITH_PLUG_IN = """
 import tensorflow_io
 import tensorflow as tf
 import flexseg
+from pipelines import object_stores
+object_stores.share_s3_settings()
 assert not tf.io.gfile.exists("s3://bucket/nothing")
 flexseg.entry()
 """

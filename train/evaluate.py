@@ -1,32 +1,35 @@
 """Scores a trained run on whole images, with figures that mean what their names say.
 
 Every image of the split is segmented by a sliding window; one confusion matrix sums up the split.
-Dice and IoU of a class pool its pixels; a class in neither truth nor prediction has no figure.
+Dice and IoU of a class pool its pixels; a class in neither truth nor prediction has no figure. What
+is found goes to evaluation/<split>.json in the run, each image's Dice, the worst first, to
+evaluation/<split>_images.csv.
 
 Example:
   flexseg evaluate --run=runs/lung --data=records --split=test
+  flexseg evaluate --run=runs/vessels --boundary --spacing=0.01,0.01 --nsd_tolerance=0.03
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
-from pipelines import folds, storage
+from pipelines import folds, sources, splits, storage
 from pipelines import manifest as manifests
 from train import runs
 from train.runs import Run
 
 if TYPE_CHECKING:
     from train.segment import Segmenter
+    from train.surface import BoundaryOptions
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -36,19 +39,41 @@ def define_flags(values: flags.FlagValues) -> None:
         "data", None, "Dataset; default: the one that the run was trained on.", flag_values=values
     )
     flags.DEFINE_string("split", "test", "Split to score on.", flag_values=values)
+    flags.DEFINE_bool(
+        "boundary",
+        False,
+        "Compare outlines as well: HD95, average surface distance, NSD and clDice of every class "
+        "but the background.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "nsd_tolerance",
+        2.0,
+        "With --boundary: largest distance between outlines that NSD takes for none, in pixels, or "
+        "in the unit of --spacing.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "spacing",
+        "1,1",
+        "With --boundary: height and width of a pixel of the images that are scored, such as in "
+        "millimetres.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
     if not values.run:
         raise UsageError("evaluate needs --run. See flexseg evaluate --help.")
+    boundary = _boundary_options(values)
     trained = runs.load(values.run)
     data = values.data or trained.data
     manifest = manifests.load(data)
     if trained.experiment.data.fold is not None and folds.count(manifest):
         manifest = folds.view(manifest, trained.experiment.data.fold)
-    evaluation = evaluate(trained, manifest, values.split)
-    write(trained, evaluation)
+    evaluation, images = score(trained, manifest, values.split, boundary=boundary)
+    write(trained, evaluation, images)
     print(table(evaluation))
 
 
@@ -57,15 +82,31 @@ def evaluate(
 ) -> dict[str, Any]:
     """Segments every image of a split and sums up.
 
+    Returns:
+      The content of `evaluation/<split>.json`; see `score`.
+    """
+    return score(run, manifest, split, segmenter)[0]
+
+
+def score(
+    run: Run,
+    manifest: manifests.Manifest,
+    split: str,
+    segmenter: Segmenter | None = None,
+    boundary: BoundaryOptions | None = None,
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """Segments every image of a split and sums up.
+
     Args:
       run: a trained run.
       manifest: a dataset prepared as the run's was, or not resized at all: its images are then
         brought to what the network knows and its probabilities back to their size.
       split: the split.
       segmenter: what to score; None for the run's best weights.
+      boundary: how to compare boundaries; None leaves that out.
 
     Returns:
-      The content of `evaluation/<split>.json`.
+      The content of `evaluation/<split>.json`, and that of `evaluation/<split>_images.csv`.
 
     Raises:
       FlexsegError: where the dataset's classes, channels or preparation do not fit the run.
@@ -73,88 +114,217 @@ def evaluate(
     from tqdm import tqdm
 
     from pipelines import batches
-    from train import metrics
+    from train.scoring import Scoring
 
     examples = manifest.split(split).sources
     _refuse_misfit(run, manifest)
     segmenter = segmenter or run.segmenter()
     same = manifest.preparation == run.preparation
     segment = segmenter.prepared_probabilities if same else segmenter.probabilities
-    num_classes = run.label_map.num_classes
-    matrix = np.zeros([num_classes, num_classes], np.int64)
-    occurs = np.zeros(num_classes, np.int64)
-    legacy, surprise, pixels = [], 0.0, 0
+    scoring = Scoring(run.label_map, one_logit=run.outputs == 1, boundary=boundary)
     whole = batches.whole_images(manifest, split)
-    for _, image, truth in tqdm(whole, total=examples, unit="image", disable=None):
-        probability = segment(image).numpy()
-        predicted = probability.argmax(-1)
-        matrix += metrics.confusion(truth, predicted, num_classes).numpy()
-        occurs += np.bincount(truth.ravel(), minlength=256)[:num_classes] > 0
-        legacy.append(metrics.legacy_dice_coef_multiclass(probability, truth))
-        valid = truth < num_classes
-        own = np.take_along_axis(probability[valid], truth[valid].astype(int)[:, None], -1)
-        surprise -= float(np.log(np.maximum(own.astype(np.float64), 1e-7)).sum())
-        pixels += int(valid.sum())
-    scores = metrics.per_class(matrix)
-    classes = [
-        {
-            "id": label.id,
-            "name": label.name,
-            **dataclasses.asdict(score),
-            "images": int(occurs[label.id]),
-        }
-        for label, score in zip(run.label_map.classes, scores, strict=True)
-    ]
-    return {
+    for source_id, image, truth in tqdm(whole, total=examples, unit="image", disable=None):
+        scoring.add(source_id, segment(image).numpy(), truth)
+    summary = {
         "split": split,
-        "images": len(legacy),
         "dataset_fingerprint": manifest.fingerprint,
         "size": "as prepared" if same else "original",
-        "classes": classes,
-        "foreground": dataclasses.asdict(metrics.foreground(matrix)),
-        "background": dataclasses.asdict(scores[0]),
-        "confusion": matrix.tolist(),
-        "legacy": {
-            "dice_coef_multiclass": float(np.mean(legacy)),
-            "categorical_crossentropy": surprise / max(1, pixels),
-        },
+        **scoring.summary(groups_of(manifest, scoring.source_ids)),
     }
+    return summary, scoring.image_table()
 
 
-def write(run: Run, evaluation: dict[str, Any]) -> str:
-    """Writes `evaluation/<split>.json` and `.csv` into the run directory; returns the former."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(evaluation["classes"][0]))
-    writer.writeheader()
-    writer.writerows(evaluation["classes"])
+def groups_of(manifest: manifests.Manifest, source_ids: Sequence[str]) -> list[str] | None:
+    """Which group each source belongs to, as far as the dataset tells.
+
+    Its `groups.csv` names the groups, not the sources; but a group is a source's id, or that of the
+    volume it is a slice of, or what --group_regex finds in its path. What comes out must be a group
+    of the dataset.
+
+    Returns:
+      The groups in the order of the sources, or None where one is not known: a file named the
+      groups, or the expression needs the suffix of the path.
+    """
+    options = manifest.options
+    path = storage.join(manifest.folder, splits.GROUPS_FILE)
+    if options.get("groups_from_file") or not storage.is_file(path):
+        return None
+    known = splits.read_split_of(manifest.folder)
+    expression = sources.compile_group_regex(options.get("group_regex"))
+    groups = []
+    for source_id in source_ids:
+        candidates = [source_id, source_id.rpartition("/")[0]]
+        if expression:
+            # Sources that came with splits have theirs before their path.
+            name = source_id if options.get("split") else source_id.partition("/")[2]
+            match = expression.search(name)
+            candidates = [match.group(min(1, expression.groups)) or ""] if match else []
+        found = [c for c in candidates if c in known]
+        if not found:
+            return None
+        groups.append(found[0])
+    return groups
+
+
+def write(
+    run: Run, evaluation: dict[str, Any], images: Sequence[Sequence[Any]] | None = None
+) -> str:
+    """Writes `evaluation/<split>.json` and `.csv` into the run directory; returns the former.
+
+    Args:
+      run: the run.
+      evaluation: the content of the JSON.
+      images: that of `evaluation/<split>_images.csv`; None writes none.
+    """
+    classes = evaluation["classes"]
     storage.make_folder(run.path("evaluation"))
     stem = run.path("evaluation", evaluation["split"])
-    storage.write_whole(stem + ".csv", text.getvalue().encode())
+    storage.write_whole(stem + ".csv", _csv([list(classes[0]), *(c.values() for c in classes)]))
+    if images is not None:
+        storage.write_whole(stem + "_images.csv", _csv(images))
     storage.write_whole(stem + ".json", json.dumps(evaluation, indent=1).encode())
     return stem + ".json"
 
 
 def table(evaluation: dict[str, Any]) -> str:
-    """The evaluation as a table for a person."""
-    names = [c["name"] for c in evaluation["classes"]]
-    width = max(10, *map(len, names))
-    head = f"{'class':<{width}}  {'Dice':>7} {'IoU':>7} {'prec.':>7} {'recall':>7} {'images':>7}"
+    """The evaluation as a table for a person. Of an older one, what it has."""
+    classes, fore = evaluation["classes"], evaluation["foreground"]
+    width = max(10, *(len(c["name"]) for c in classes))
+    intervals = evaluation.get("intervals")
+    ranges = [_range(c["dice"]) for c in intervals["classes"]] if intervals else [""] * len(classes)
+    macro = _range(intervals["foreground_dice_macro"]) if intervals else ""
+    title = f"{'95% interval':>15} " if intervals else ""
+    names = " ".join(f"{name:>7}" for name in ("IoU", "prec.", "recall", "images"))
+    head = f"{'class':<{width}}  {'Dice':>7} {title}{names}"
     lines = [f"{evaluation['split']}: {evaluation['images']} images", head, "-" * len(head)]
-    for entry in evaluation["classes"]:
-        figures = [_figure(entry[k]) for k in ("dice", "iou", "precision", "recall")]
-        lines.append(f"{entry['name']:<{width}}  {' '.join(figures)} {entry['images']:>7}")
-    fore = evaluation["foreground"]
+    for entry, interval in zip(classes, ranges, strict=True):
+        rest = [_figure(entry[k]) for k in ("iou", "precision", "recall")]
+        lines.append(
+            f"{entry['name']:<{width}}  {_figure(entry['dice'])} {interval}{' '.join(rest)} "
+            f"{entry['images']:>7}"
+        )
     lines += [
         "-" * len(head),
-        f"{'foreground':<{width}}  {_figure(fore['dice_macro'])} {_figure(fore['iou_macro'])}"
-        "  mean over the classes but background",
-        f"{'':<{width}}  {_figure(fore['dice_pooled'])}          all foreground pixels in one pool",
+        f"{'foreground':<{width}}  {_figure(fore['dice_macro'])} {macro}"
+        f"{_figure(fore['iou_macro'])}  mean over the classes but background",
+        f"{'':<{width}}  {_figure(fore['dice_pooled'])} {' ' * len(macro)}"
+        f"{'':>7}  all foreground pixels in one pool",
     ]
+    if intervals:
+        lines += [
+            "Pixels of all images in one pool; - where a class is in neither truth nor prediction.",
+            f"Intervals: {intervals['resamples']} draws of {intervals['units']} "
+            f"{intervals['drawn']}.",
+        ]
+    for part in (_image_lines, _boundary_lines, _calibration_lines):
+        lines += part(evaluation, width)
     return "\n".join(lines)
+
+
+def _image_lines(evaluation: dict[str, Any], width: int) -> list[str]:
+    if "per_image" not in evaluation:
+        return []
+    lines = [
+        "",
+        f"{'per image':<{width}}  {'mean':>7} {'median':>7} {'images':>7}  {'missed':>13}  "
+        f"{'false alarms':>13}",
+    ]
+    own, found = evaluation["per_image"], evaluation["detection"]["classes"]
+    for entry, seen in zip(own["classes"], found, strict=True):
+        missed = f"{seen['missed_images']} of {seen['images_with']}"
+        alarms = f"{seen['false_alarm_images']} of {seen['images_without']}"
+        lines.append(
+            f"{entry['name']:<{width}}  {_figure(entry['dice_mean'])} "
+            f"{_figure(entry['dice_median'])} {entry['images']:>7}  {missed:>13}  {alarms:>13}"
+        )
+    return [
+        *lines,
+        f"{'foreground':<{width}}  {_figure(own['foreground']['dice_mean'])}"
+        "  mean of the classes' means",
+        "Images that have the class in truth or prediction; missed, where it is there and not "
+        "found at all.",
+    ]
+
+
+def _boundary_lines(evaluation: dict[str, Any], width: int) -> list[str]:
+    if "boundary" not in evaluation:
+        return []
+    found = evaluation["boundary"]
+    height, breadth = found["spacing"]
+    unit = "pixels" if height == breadth == 1 else f"the unit of pixels of {height:g} x {breadth:g}"
+    lines_only = "" if all(e["thin"] for e in found["classes"]) else " clDice is for thin lines."
+    lines = [
+        "",
+        f"{'boundary':<{width}}  {'HD95':>9} {'surface':>9} {'NSD':>7} {'clDice':>7} {'images':>7} "
+        f"{'one-sided':>9}",
+    ]
+    for entry in found["classes"]:
+        lines.append(
+            f"{entry['name']:<{width}}  {_length(entry['hd95'])} "
+            f"{_length(entry['average_surface_distance'])} {_figure(entry['nsd'])} "
+            f"{_figure(entry['cl_dice'])} {entry['images']:>7} {entry['one_sided']:>9}"
+        )
+    return [
+        *lines,
+        f"Distances in {unit}; one-sided images have none. NSD within "
+        f"{found['nsd_tolerance']:g}.{lines_only}",
+    ]
+
+
+def _calibration_lines(evaluation: dict[str, Any], width: int) -> list[str]:
+    if "calibration" not in evaluation:
+        return []
+    found, overall = evaluation["calibration"], evaluation["overall"]
+    return [
+        "",
+        f"{'overall':<{width}}  calibration error {_figure(found['ece']).strip()}, Brier score "
+        f"{_figure(found['brier']).strip()}, pixel accuracy "
+        f"{_figure(overall['pixel_accuracy']).strip()}, Matthews "
+        f"{_figure(overall['matthews']).strip()}",
+    ]
 
 
 def _figure(value: float | None) -> str:
     return f"{'-':>7}" if value is None else f"{value:7.4f}"
+
+
+def _length(value: float | None) -> str:
+    return f"{'-':>9}" if value is None else f"{value:9.3f}"
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return f"{'-':>15} " if interval is None else f"{interval[0]:7.4f}-{interval[1]:<7.4f} "
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return text.getvalue().encode()
+
+
+def _boundary_options(values: flags.FlagValues) -> BoundaryOptions | None:
+    """What --boundary, --nsd_tolerance and --spacing say together."""
+    from train.surface import BoundaryOptions
+
+    if not values.boundary:
+        for name in ("nsd_tolerance", "spacing"):
+            if values[name].present:
+                raise UsageError(f"--{name} is for boundaries; give --boundary too.")
+        return None
+    if not 0 <= values.nsd_tolerance < math.inf:
+        raise FlexsegError(
+            f"--nsd_tolerance={values.nsd_tolerance}: expected a distance, 0 or more."
+        )
+    try:
+        spacing = [float(part) for part in values.spacing.split(",")]
+    except ValueError:
+        spacing = []
+    if len(spacing) != 2 or not all(0 < side < math.inf for side in spacing):
+        raise FlexsegError(
+            f'--spacing="{values.spacing}": expected the height and width of a pixel, such as '
+            "0.5,0.5."
+        )
+    return BoundaryOptions(values.nsd_tolerance, (spacing[0], spacing[1]))
 
 
 def _refuse_misfit(run: Run, manifest: manifests.Manifest) -> None:

@@ -271,13 +271,15 @@ def differences(one: Experiment, other: Experiment) -> list[str]:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines a flag `--config.x.y` for every key of every architecture's experiment."""
-    seen = set()
-    for key, field, default in _leaves():
-        if key in seen:
-            continue
-        seen.add(key)
-        text = "" if default in (None, ()) else f" Default: {_text(default)}."
-        flags.DEFINE_string(f"config.{key}", None, field.metadata["doc"] + text, flag_values=values)
+    for key, uses in _leaves().items():
+        texts: dict[str, list[str]] = {}  # what it means -> the architectures that mean it
+        for name, field, default in uses:
+            shown = "" if default in (None, ()) else f" Default: {_text(default)}."
+            texts.setdefault(field.metadata["doc"] + shown, []).append(name)
+        parts = [
+            f"({', '.join(names)}) {text}" if names[0] else text for text, names in texts.items()
+        ]
+        flags.DEFINE_string(f"config.{key}", None, " ".join(parts), flag_values=values)
 
 
 def overrides_from(values: flags.FlagValues) -> dict[str, str]:
@@ -289,16 +291,21 @@ def overrides_from(values: flags.FlagValues) -> dict[str, str]:
     }
 
 
-def _leaves() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+def _leaves() -> dict[str, list[tuple[str, dataclasses.Field[Any], Any]]]:
+    """Key -> (architecture, field, default) of each that has it; the architecture is "" for all."""
+    leaves: dict[str, list[tuple[str, dataclasses.Field[Any], Any]]] = {}
     for section in dataclasses.fields(Experiment):
         config = getattr(Experiment(), section.name)
         for field in dataclasses.fields(config):
             if field.name != "network":
-                yield f"{section.name}.{field.name}", field, getattr(config, field.name)
+                use = ("", field, getattr(config, field.name))
+                leaves[f"{section.name}.{field.name}"] = [use]
     for architecture in registry.ARCHITECTURES.values():
         config = architecture.config()
         for field in dataclasses.fields(config):
-            yield f"model.{field.name}", field, getattr(config, field.name)
+            use = (architecture.name, field, getattr(config, field.name))
+            leaves.setdefault(f"model.{field.name}", []).append(use)
+    return leaves
 
 
 def _build(kind: type[Any], data: Any, path: str, origin: str) -> Any:

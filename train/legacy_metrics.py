@@ -90,7 +90,7 @@ def dice_coef_multiclass(s: Sums) -> float:
 
 
 def iou_coef(s: Sums) -> float:
-    """sum tp / sum(t + p - tp), soft and not smoothed: NaN where nothing is true nor predicted.
+    """Soft IoU, sum tp / sum(t + p - tp), not smoothed: NaN where nothing is true nor predicted.
 
     Below the IoU of hard labels where the network is right but unsure.
     """
@@ -102,7 +102,7 @@ jacard_similarity = iou_coef  # the same figure under its other name, spelt as i
 
 
 def sensitivity(s: Sums) -> float:
-    """sum round(tp) / (sum t + 1e-7): recall with the threshold 0.5; 0 where nothing is true.
+    """Sensitivity, sum round(tp) / (sum t + 1e-7): recall at 0.5; 0 where nothing is true.
 
     With all channels a class counts as found only where its probability is above 0.5, and the
     background's pixels count too: it is near the pixel accuracy then.
@@ -111,7 +111,7 @@ def sensitivity(s: Sums) -> float:
 
 
 def specificity(s: Sums) -> float:
-    """sum round((1 - t)(1 - p)) / (sum(1 - t) + 1e-7), with the threshold 0.5.
+    """Specificity, sum round((1 - t)(1 - p)) / (sum(1 - t) + 1e-7), with the threshold 0.5.
 
     With all channels every pixel is a negative of K - 1 classes, and nearly all of those are easy.
     """

@@ -180,7 +180,9 @@ class ImageScores:
 
     Attributes:
       images: how many images that are.
-      dice_mean, dice_median, dice_std: over those, std with the divisor n; None where there is none.
+      dice_mean: over those; None where there is none.
+      dice_median: the same.
+      dice_std: the same, with the divisor n.
     """
 
     images: int
@@ -263,9 +265,7 @@ def _class_scores(tp: int, fn: int, fp: int, tn: int) -> ClassScores:
 def _image_scores(dice: Sequence[float] | np.ndarray) -> ImageScores:
     if not len(dice):
         return ImageScores(0, None, None, None)
-    return ImageScores(
-        len(dice), float(np.mean(dice)), float(np.median(dice)), float(np.std(dice))
-    )
+    return ImageScores(len(dice), float(np.mean(dice)), float(np.median(dice)), float(np.std(dice)))
 
 
 def _ratio(above: int, below: int) -> float | None:

@@ -171,10 +171,9 @@ class Lovasz:
         seen = pixels(logits, labels)
         first = 0 if self.background else 1
         p, g = (_by_class_in_rows(x[..., first:]) for x in (seen.p, seen.truth))
-        errors = tf.abs(g - p)  # 0 at pixels that do not count
-        counted = tf.reshape(seen.valid, [tf.shape(p)[0], 1, tf.shape(p)[2]])
-        # They go last, where they stand in nobody's way.
-        order = tf.argsort(tf.where(counted, errors, -1.0), direction="DESCENDING")
+        # 0 at pixels that do not count, which so come last, where they stand in nobody's way.
+        errors = tf.abs(g - p)
+        order = tf.argsort(errors, direction="DESCENDING")
         errors, wanted = (tf.gather(x, order, batch_dims=2) for x in (errors, g))
         size = tf.reduce_sum(g, -1, keepdims=True)
         both = size - tf.cumsum(wanted, -1)

@@ -92,11 +92,16 @@ class Run:
                 f"The run {self.folder} has no trained weights yet ({BEST_WEIGHTS} is missing); "
                 "let `flexseg train` finish an epoch."
             )
-        float32 = dataclasses.replace(self.experiment.train, precision=_FLOAT32)
-        run = dataclasses.replace(
-            self, experiment=dataclasses.replace(self.experiment, train=float32)
+        experiment = self.experiment
+        network = experiment.model.network
+        if hasattr(network, "weights"):  # a backbone's first weights, which are not needed again
+            network = dataclasses.replace(network, weights="none")
+        plain = dataclasses.replace(
+            experiment,
+            train=dataclasses.replace(experiment.train, precision=_FLOAT32),
+            model=dataclasses.replace(experiment.model, network=network),
         )
-        model = run.build()
+        model = dataclasses.replace(self, experiment=plain).build()
         with storage.local_copy(path) as local:
             model.load_weights(local)
         return model

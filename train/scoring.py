@@ -1,7 +1,7 @@
 """What an evaluation keeps of each image, and what it says in the end.
 
-Of an image stay a few counts for each class; the pixels are let go. `Scoring.summary` is the content
-of `evaluation/<split>.json`, `Scoring.image_table` that of `evaluation/<split>_images.csv`.
+Of an image stay a few counts for each class; the pixels are let go. `Scoring.summary` is the
+content of `evaluation/<split>.json`, `Scoring.image_table` that of `evaluation/<split>_images.csv`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ DETECTION_RULE = (
 CALIBRATION_RULE = (
     f"Expected calibration error over {calibration.BINS} bins of equal width, closed above; `ece` "
     "of the most probable class of each pixel, a class's own of its probability at all pixels. "
-    "`brier`: mean of the squared differences, summed over the classes (0..2); a class's own is its "
-    "term (0..1)."
+    "`brier`: mean of the squared differences, summed over the classes (0..2); a class's own is "
+    "its term (0..1)."
 )
 LEGACY_RULE = (
     "Figures of older projects, each image as a batch of its own, and the mean over images. They "
@@ -51,9 +51,10 @@ LEGACY_RULE = (
     "foreground as its one channel in all but dice_coef_multiclass. Not to be taken for Dice."
 )
 BOUNDARY_RULE = (
-    "Means over images. hd95 and average_surface_distance: over the `distance_images` that have the "
-    "class in truth and prediction, in the unit of `spacing`; the `one_sided` images, which have it "
-    "in one alone, have no distance. nsd and cl_dice: over both, with 0 for the one-sided."
+    "Means over images. hd95 and average_surface_distance: over the `distance_images` that have "
+    "the class in truth and prediction, in the unit of `spacing`; the `one_sided` images, which "
+    "have it in one alone, have no distance. nsd and cl_dice: over both, with 0 for the one-sided. "
+    f"cl_dice is for lines: none where a true region is wider than {surface.THIN} pixels (`thin`)."
 )
 
 
@@ -86,6 +87,7 @@ class Scoring:
         self._legacy: dict[str, list[float]] = {}
         self._counts: list[np.ndarray] = []
         self._boundaries: list[list[surface.BoundaryScores]] = []
+        self._thick: set[int] = set()  # classes that are no lines
         self.source_ids: list[str] = []
 
     def add(self, source_id: str, probabilities: np.ndarray, truth: np.ndarray) -> None:
@@ -111,12 +113,7 @@ class Scoring:
         if valid.any():
             self._add_legacy(probabilities, truth)
         if self._options is not None:
-            self._boundaries.append(
-                [
-                    surface.compare(truth == k, (predicted == k) & valid, self._options)
-                    for k in range(1, num_classes)
-                ]
-            )
+            self._add_boundaries(truth, np.where(valid, predicted, num_classes))
 
     def summary(self, groups: Sequence[str] | None) -> dict[str, Any]:
         """Sums up the images so far; plain data.
@@ -172,14 +169,15 @@ class Scoring:
         for place, (source_id, counts) in enumerate(
             zip(self.source_ids, self._counts, strict=True)
         ):
-            dice = [None if math.isnan(d) else round(d, 6) for d in metrics.dice_of(counts).tolist()]
+            dice = [
+                None if math.isnan(d) else round(d, 6) for d in metrics.dice_of(counts).tolist()
+            ]
             _, truth, predicted = counts.tolist()
             macro = metrics.mean(dice[1:])
             line = [source_id, sum(truth), None if macro is None else round(macro, 6), *dice]
             line += [*truth, *predicted]
             if self._options is not None:
-                scores = self._boundaries[place]
-                line += [_rounded(getattr(s, key)) for s in scores for key in _BOUNDARY]
+                line += [_rounded(v) for figures in self._boundary_figures(place) for v in figures]
             lines.append(line)
         return [header, *sorted(lines, key=lambda line: (line[2] is None, line[2] or 0.0, line[0]))]
 
@@ -192,6 +190,24 @@ class Scoring:
         values["dice_coef_multiclass"] = legacy_metrics.dice_coef_multiclass(in_all)
         for name, value in values.items():
             self._legacy.setdefault(name, []).append(value)
+
+    def _add_boundaries(self, truth: np.ndarray, predicted: np.ndarray) -> None:
+        scores = []
+        for k in range(1, self._label_map.num_classes):
+            region = truth == k
+            if k not in self._thick and not surface.is_thin(region):
+                self._thick.add(k)
+            scores.append(
+                surface.compare(region, predicted == k, self._options, lines=k not in self._thick)
+            )
+        self._boundaries.append(scores)
+
+    def _boundary_figures(self, place: int) -> list[list[float | None]]:
+        """The figures of one image: for each class from 1, those of `_BOUNDARY`."""
+        return [
+            [None if k in self._thick and f == "cl_dice" else getattr(s, f) for f in _BOUNDARY]
+            for k, s in enumerate(self._boundaries[place], 1)
+        ]
 
     def _all_counts(self) -> np.ndarray:
         empty = np.zeros([0, 3, self._label_map.num_classes], np.int64)
@@ -245,10 +261,11 @@ class Scoring:
 
     def _boundary(self, options: surface.BoundaryOptions) -> dict[str, Any]:
         entries: list[dict[str, Any]] = []
-        for label, scores in zip(
-            self._label_map.classes[1:], zip(*self._boundaries, strict=True), strict=False
-        ):
-            means = {key: metrics.mean(getattr(s, key) for s in scores) for key in _BOUNDARY}
+        figures = [self._boundary_figures(place) for place in range(len(self._boundaries))]
+        for label in self._label_map.classes[1:]:
+            own = [f[label.id - 1] for f in figures]
+            means = {key: metrics.mean(f[i] for f in own) for i, key in enumerate(_BOUNDARY)}
+            scores = [s[label.id - 1] for s in self._boundaries]
             entries.append(
                 {
                     "id": label.id,
@@ -257,6 +274,7 @@ class Scoring:
                     "images": sum(s.nsd is not None for s in scores),
                     "distance_images": sum(s.hd95 is not None for s in scores),
                     "one_sided": sum(s.one_sided for s in scores),
+                    "thin": label.id not in self._thick,
                 }
             )
         return {

@@ -11,6 +11,7 @@ import tensorflow as tf
 from models.sliding_window import SlidingWindow
 from pipelines.preparation import Preparation
 from pipelines.preprocessing import Preprocessing
+from train.deep_supervision import main_logits
 from train.experiment import InferenceConfig
 
 
@@ -62,11 +63,11 @@ class Segmenter(tf.Module):
         self.model = model
         self.tile = tile
         self.channels = model.input_shape[-1]
-        self.num_classes = max(2, model.output_shape[-1])
+        self.num_classes = max(2, model.outputs[0].shape[-1])
         self._preparation = preparation
         self._preprocessing = Preprocessing.from_text(preparation.preprocessing)
         self._window = SlidingWindow(
-            predict=lambda tiles: probabilities(model(tiles, training=False)),
+            predict=lambda tiles: probabilities(main_logits(model(tiles, training=False))),
             tile=tile,
             overlap=inference.overlap,
             weights=inference.weights,

@@ -28,8 +28,8 @@ from absl import flags
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import folds, storage
 from pipelines import manifest as manifests
+from train import class_weights, runs
 from train import experiment as experiments
-from train import runs
 from train.runs import Run
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def train(run: Run) -> Progress:
     from train import loop, losses, mirror
 
     config = run.experiment.train
-    loss = losses.parse(config.loss)
     manifest = folds.view(manifests.load(run.data), run.experiment.data.fold)
+    loss = losses.parse(config.loss, _class_weights(run, manifest))
     strategy = loop.make_strategy(run.experiment.distribute)
     source = batches.TrainInput(
         batch_size=run.experiment.data.batch_size,
@@ -119,6 +119,21 @@ def train(run: Run) -> Progress:
     runs.claim(run)  # not before: a run that is refused must leave no folder behind
     with mirror.working_copy(run) as (copy, send):
         return _train(copy, manifest, source, strategy, loss, send)
+
+
+def _class_weights(run: Run, manifest: manifests.Manifest) -> tuple[float, ...]:
+    """The weights of the classes in the loss, told to the person; none where none are wanted."""
+    config, split = run.experiment.train, manifest.split("train")
+    weights = class_weights.class_weights(
+        config.class_weights,
+        split.class_pixels,
+        split.class_examples,
+        beta=config.class_weight_beta,
+        cap=config.class_weight_cap,
+    )
+    if weights:
+        _say(class_weights.describe(weights, run.label_map.names))
+    return weights
 
 
 def _train(
@@ -147,6 +162,7 @@ def _train(
         run.experiment.optimizer,
         num_classes=run.label_map.num_classes,
         total_steps=total,
+        output_weights=config.deep_supervision_weights,
         loss_scaling=config.precision == "mixed_float16",
     )
     progress = Progress()
@@ -396,6 +412,7 @@ class _Watcher:
             return
         from pipelines import batches
         from train import metrics, previews
+        from train.deep_supervision import main_logits
 
         if self._samples is None:
             dataset = batches.evaluation(
@@ -404,7 +421,7 @@ class _Watcher:
             batch = next(iter(dataset.take(1).as_numpy_iterator()))
             self._samples = [batch["image"], batch["mask"]]
         images, masks = self._samples
-        found = metrics.predicted_ids(steps.model(images, training=False)).numpy()
+        found = metrics.predicted_ids(main_logits(steps.model(images, training=False))).numpy()
         keep = [i for i in range(count) if (masks[i] != 255).any()]
         picture = previews.sheet(
             [images[i] for i in keep],

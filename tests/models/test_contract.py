@@ -86,13 +86,36 @@ CASES = {
         size=(32, 64),
     ),
     "swin_unet": Case(
-        {"width": 8, "depths": (2, 2), "heads": (2, 2), "windows": (4, 4), "dropout_rate": 0.05},
-        size=(40, 48),
+        {
+            "width": 12,
+            "patch": 2,
+            "depths": (2, 1),
+            "heads": (2, 2),
+            "windows": (4, 4),
+            "stochastic_depth": 0.0,
+            "dropout_rate": 0.01,
+        },
+        size=(20, 28),
+        rate=0.003,
+    ),
+    "trans_unet": Case(
+        {
+            "blocks": (1, 1, 1),
+            "backbone_width": 0.125,
+            "embed_width": 16,
+            "layers": 1,
+            "heads": 2,
+            "mlp_width": 32,
+            "position_grid": 3,
+            "bridge_filters": 16,
+            "decoder_filters": (16, 16, 8, 8),
+        },
+        rate=0.003,
     ),
     "residual_unet": Case(
         {"base_filters": 8, "levels": 3, "blocks": (1, 2, 1), "dropout_rate": 0.1}, size=(16, 24)
     ),
-    "multires_unet": Case({"base_filters": 6, "levels": 2, "paths": [1]}, size=(16, 24)),
+    "multires_unet": Case({"base_filters": 4, "levels": 3, "paths": [1, 0]}, size=(16, 24)),
     "sharp_unet": Case({"base_filters": 8, "levels": 3, "dropout_rate": 0.1}, size=(16, 24)),
     "u2net": Case({"base_filters": 4, "levels": 1}, size=(16, 24)),
     "unet3_plus": Case({"base_filters": 4, "levels": 3, "dropout_rate": 0.1}, size=(16, 24)),
@@ -335,6 +358,7 @@ def test_a_keras_file_gives_the_same_logits_back(name, network, images, tmp_path
     np.testing.assert_array_equal(loaded(images), network(images))
 
 
+@pytest.mark.slow
 @every_architecture
 def test_a_saved_model_gives_the_same_logits_back(name, network, images, tmp_path):
     """Also that sizes may be unknown while a graph is traced."""
@@ -415,6 +439,7 @@ class Adam:
             )
 
 
+@pytest.mark.slow
 @every_architecture
 def test_two_images_are_learned_by_heart(name, request):
     case = CASES[name]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flexseg_errors import FlexsegError
-from models import describe, registry
+from models import attention, describe, registry
 from models.sharpen import Sharpen
 
 
@@ -103,6 +103,44 @@ def test_multiply_adds_of_attention_are_the_products_of_computing_it():
     assert describe.multiply_adds(model, (4, 6)) == counter.products
 
 
+def attended(counter, queries, keys, values, heads):
+    """Plain attention of [Q, C] to [K, C]; counts the products, and gives no result."""
+    width = queries.shape[1] // heads
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        scores = counter.dense(queries[:, part], keys[:, part].T)
+        counter.dense(scores, values[:, part])
+
+
+def test_multiply_adds_of_attention_between_maps():
+    big = keras.Input((4, 6, 4), name="big")
+    shrunk = keras.layers.MaxPooling2D(2, name="pool")(big)
+    model = keras.Model(big, attention.MapAttention(2, seed=0, name="map")([big, shrunk]))
+    counter, matrix = Counter(), np.ones((4, 4))
+    queries, keys = np.ones((24, 4)), np.ones((6, 4))
+    for tokens in (queries, keys, keys, queries):  # query, key, value, projection
+        counter.dense(tokens, matrix)
+    attended(counter, queries, keys, keys, heads=2)
+    assert describe.multiply_adds(model, (4, 6)) == counter.products
+
+
+# Windows of 4 along sides of 8 and 12 (which they divide), of 9 and 3, and moved by 2.
+@pytest.mark.parametrize(
+    ("size", "shift", "windows"),
+    [((8, 12), 0, 6), ((9, 3), 0, 3), ((8, 12), 2, 12), ((9, 3), 2, 3), ((4, 5), 2, 2)],
+)
+def test_multiply_adds_of_attention_within_windows(size, shift, windows):
+    images = keras.Input((None, None, 4), name="images")
+    layer = attention.WindowAttention(2, 4, shift, seed=0, name="window")
+    model = keras.Model(images, layer(images))
+    counter, pixels, window = Counter(), np.ones((size[0] * size[1], 4)), np.ones((16, 4))
+    for _ in range(4):
+        counter.dense(pixels, np.ones((4, 4)))
+    for _ in range(windows):
+        attended(counter, window, window, window, heads=2)
+    assert describe.multiply_adds(model, size) == counter.products
+
+
 def test_products_of_matrices_outside_of_layers_count_too():
     images = keras.Input((4, 6, 5), name="images")
     product = keras.ops.matmul(images, keras.ops.transpose(images, (0, 1, 3, 2)))
@@ -155,11 +193,11 @@ def test_halves_count_half_under_mixed_precision():
     assert rows["logits"].activation_bytes == 16 * 24 * 2 * 4
 
 
-def test_a_network_inside_a_network_counts():
+def test_a_network_inside_a_network_is_refused():
     inner = small_network()
     images = keras.Input((None, None, 2), name="images")
-    outer = keras.Model(images, inner(images))
-    assert describe.multiply_adds(outer, (4, 6)) == describe.multiply_adds(inner, (4, 6))
+    with pytest.raises(TypeError, match=inner.name):
+        describe.describe(keras.Model(images, inner(images)), (4, 6))
 
 
 @keras.saving.register_keras_serializable(package="flexseg_test")
@@ -177,7 +215,7 @@ class Secretive(keras.layers.Layer):
 def test_a_layer_that_does_not_tell_is_refused_by_name():
     images = keras.Input((None, None, 2), name="images")
     model = keras.Model(images, Secretive(name="secret")(images))
-    with pytest.raises(TypeError, match="secret.*Secretive needs a method multiply_adds"):
+    with pytest.raises(TypeError, match=r"layer secret .*Secretive is missing"):
         describe.describe(model, (4, 6))
 
 
@@ -191,6 +229,14 @@ def test_every_architecture_can_be_described_without_making_its_weights(name):
     # Of every convolution's weights, each is multiplied at least once, most of them often.
     assert description.multiply_adds > description.parameters
     assert description.rows[-1].shape == (2 * side, 2 * side, 2)
+
+
+def test_weights_that_were_never_made_are_not_made_later_either():
+    model = describe.abstract("flex_unet", num_classes=2, base_filters=2, levels=2)
+    keras.layers.Dense(2).build((None, 3))
+    with keras.StatelessScope():
+        keras.layers.Dense(2).build((None, 3))
+    assert all(weight._value is None for weight in model.weights)
 
 
 def test_a_size_that_the_network_cannot_take_is_refused():

@@ -16,7 +16,7 @@ import pytest
 
 import flexseg
 from flexseg_errors import UsageError
-from pipelines import beam_job, local_workers, manifest, shards
+from pipelines import beam_job, local_workers, manifest, shards, storage
 
 ROOT = Path(__file__).parents[2]
 STEMS = [f"s{i:02d}" for i in range(14)]
@@ -76,7 +76,8 @@ def expected(tmp_path_factory, source, literal, contents):
 def python(*arguments: object, **how: object) -> subprocess.Popen[str]:
     """Starts Python in the repository; what it prints is in `communicate()`."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
 
@@ -152,8 +153,15 @@ def test_on_dask_the_same_bytes_and_every_worker_has_its_share(
     assert len({t["worker"] for t in made}) == 2
 
 
-def test_on_beams_job_service_the_same_bytes(tmp_path, job_service, flags, contents, expected):
-    runner = ["--runner=PortableRunner", "--environment_type=LOOPBACK"]
+@pytest.mark.parametrize("environment", ["LOOPBACK", "EXTERNAL"])
+def test_on_beams_job_service_the_same_bytes(
+    tmp_path, start, job_service, flags, contents, expected, environment
+):
+    runner = ["--runner=PortableRunner", f"--environment_type={environment}"]
+    if environment == "EXTERNAL":  # workers that are started elsewhere; it calls for `python`
+        port = free_port()
+        start("-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}")
+        runner.append(f"--environment_config=127.0.0.1:{port}")
     status, err = flexseg_process(*flags, *runner, f"--job_endpoint={job_service}")
     assert status == 0, err
     assert contents(tmp_path / "out") == expected
@@ -165,6 +173,31 @@ def test_with_several_local_workers_the_same_bytes(
 ):
     assert command(*flags, f"--direct_num_workers={workers}").status == 0
     assert contents(tmp_path / "out") == expected
+
+
+def test_on_a_store_the_same_bytes_and_nothing_stale(monkeypatch, command, flags, expected):
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    output = "s3://bucket/folder/out"
+    stale = ["train-00000-of-00099.tfrecord", ".shards/train-00000-of-00099.tfrecord.done.json"]
+    given = [flag for flag in flags if not flag.startswith("--output")]
+    try:
+        for _ in range(2):
+            result = command(*given, f"--output={output}", "--direct_num_workers=2")
+            assert result.status == 0, result.err
+            found = {f.name: storage.read_bytes(f.path) for f in storage.walk(output)}
+            assert found == expected
+            for name in stale:
+                storage.write_whole(storage.join(output, name), b"{}")
+        assert f"{SHARDS} of {SHARDS} shards are already there" in result.err
+    finally:
+        server.stop()
 
 
 def test_workers_may_be_called_by_a_script_that_is_not_guarded(tmp_path, flags, contents, expected):

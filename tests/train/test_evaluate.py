@@ -1,6 +1,7 @@
 """An evaluation is what its JSON says, recomputed from the pictures that `predict` writes."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from PIL import Image
+from scipy import ndimage
 
 from flexseg_errors import FlexsegError
 from pipelines import batches
@@ -25,10 +27,27 @@ KEYS = {
     "classes",
     "foreground",
     "background",
+    "overall",
     "confusion",
+    "intervals",
+    "per_image",
+    "detection",
+    "calibration",
     "legacy",
+    "rules",
 }
-CLASS = ["id", "name", "dice", "iou", "precision", "recall", "images"]
+FIGURES = ["dice", "iou", "precision", "recall", "specificity", "matthews"]
+CLASS = ["id", "name", *FIGURES, "images"]
+LEGACY = {
+    "dice_coef",
+    "iou_coef",
+    "jacard_similarity",
+    "sensitivity",
+    "specificity",
+    "binary_accuracy",
+    "dice_coef_multiclass",
+    "categorical_crossentropy",
+}
 
 
 def sources_of(dataset, split):
@@ -76,14 +95,15 @@ def assert_figures(found, truths, guesses):
         else:
             assert entry["precision"] is None
     foreground = found["classes"][1:]
-    assert found["foreground"] == {
+    pooled = {k: found["foreground"][k] for k in ("dice_macro", "iou_macro", "dice_pooled")}
+    assert pooled == {
         "dice_macro": pytest.approx(np.mean([c["dice"] for c in foreground])),
         "iou_macro": pytest.approx(np.mean([c["iou"] for c in foreground])),
         "dice_pooled": pytest.approx(
             2 * np.sum((truth == guess) & (truth > 0)) / (np.sum(truth > 0) + np.sum(guess > 0))
         ),
     }
-    background = {k: found["classes"][0][k] for k in ("dice", "iou", "precision", "recall")}
+    background = {k: found["classes"][0][k] for k in FIGURES}
     assert found["background"] == background
 
 
@@ -113,7 +133,7 @@ def test_the_figures_are_those_of_what_predict_writes(
         p = np.take_along_axis(masks[name][1].astype(float), truth[..., None].astype(int), -1)
         legacy.append((2 * p.sum() + 1) / (2 * truth.size + 1))
         surprise.append(-np.log(np.maximum(p, 1e-7)).mean())
-    assert set(found["legacy"]) == {"dice_coef_multiclass", "categorical_crossentropy"}
+    assert set(found["legacy"]) == LEGACY
     assert found["legacy"]["dice_coef_multiclass"] == pytest.approx(np.mean(legacy), rel=2e-3)
     assert found["legacy"]["categorical_crossentropy"] == pytest.approx(np.mean(surprise), rel=5e-3)
 
@@ -166,6 +186,18 @@ def test_the_default_is_the_test_split_of_the_data_that_the_run_was_trained_on(
     assert list(rows[0]) == CLASS
     for row, entry in zip(rows, found["classes"], strict=True):
         assert row == {k: "" if v is None else str(v) for k, v in entry.items()}
+    with open(run / "evaluation" / "test_images.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert sorted(line["source_id"] for line in lines) == sorted(sources_of(dataset, "test"))
+    dice = [float(line["dice_macro"]) for line in lines]
+    assert dice == sorted(dice)
+    truth = np.sum(found["confusion"], 1)
+    for k, name in enumerate(("background", "class_1", "class_2")):
+        assert sum(int(line[f"pixels_{name}"]) for line in lines) == truth[k]
+        own = [float(v) for line in lines if (v := line[f"dice_{name}"])]
+        summed = found["per_image"]["classes"][k]
+        assert summed["images"] == len(own)
+        assert summed["dice_mean"] == pytest.approx(np.mean(own), abs=1e-5)
 
 
 def test_the_table_names_every_class_and_dashes_what_has_no_figure():
@@ -186,6 +218,161 @@ def test_the_table_names_every_class_and_dashes_what_has_no_figure():
     ]
     assert "0.2500" in text
     assert "0.1250" in text
+
+
+def test_the_table_says_what_the_json_says(untrained, command):
+    run = untrained()
+    done = command("evaluate", f"--run={run.folder}", "--boundary", "--nsd_tolerance=1.5")
+    assert done.status == 0, done.err
+    found = json.loads(Path(run.path("evaluation", "test.json")).read_text())
+    assert done.out.rstrip() == evaluate.table(found)
+    assert max(map(len, done.out.splitlines())) <= 100
+
+    def figures(entry, *keys, digits=4):
+        return [f"{entry[k]:.{digits}f}" if entry[k] is not None else "-" for k in keys]
+
+    def of_class(part, k):
+        entries = found[part] if part == "classes" else found[part]["classes"]
+        return next(e for e in entries if e["id"] == k)
+
+    for k in (1, 2):
+        lines = [x.split() for x in done.out.splitlines() if x.startswith(f"class_{k}")]
+        pooled, own, outline = lines
+        entry, seen, borders = (of_class(p, k) for p in ("classes", "detection", "boundary"))
+        low, high = of_class("intervals", k)["dice"]
+        assert low <= entry["dice"] <= high
+        assert pooled[1:] == [
+            *figures(entry, "dice"),
+            f"{low:.4f}-{high:.4f}",
+            *figures(entry, "iou", "precision", "recall"),
+            str(entry["images"]),
+        ]
+        assert own[1:3] == figures(of_class("per_image", k), "dice_mean", "dice_median")
+        assert " ".join(own[4:]) == (
+            f"{seen['missed_images']} of {seen['images_with']} "
+            f"{seen['false_alarm_images']} of {seen['images_without']}"
+        )
+        assert outline[1:] == [
+            *figures(borders, "hd95", "average_surface_distance", digits=3),
+            *figures(borders, "nsd", "cl_dice"),
+            str(borders["images"]),
+            str(borders["one_sided"]),
+        ]
+    assert found["boundary"]["foreground"]["hd95"] is not None
+    assert found["boundary"]["nsd_tolerance"] == 1.5
+    assert "- where a class is in neither" in done.out
+    assert "1000 draws of 3 groups" in done.out
+    assert f"Brier score {found['calibration']['brier']:.4f}" in done.out
+
+
+@pytest.mark.parametrize("spacing", ["1,1", "0.5,2"])
+def test_outlines_are_measured_in_the_unit_of_the_spacing(
+    untrained, large_datasets, large_sources, tmp_path, command, spacing
+):
+    run = untrained(data=large_datasets["whole"])
+    masks = predicted(command, run, large_sources, tmp_path)
+    flags = [] if spacing == "1,1" else [f"--spacing={spacing}"]
+    done = command("evaluate", f"--run={run.folder}", "--boundary", *flags)
+    assert done.status == 0, done.err
+    found = json.loads(Path(run.path("evaluation", "test.json")).read_text())["boundary"]
+    assert found["spacing"] == [float(side) for side in spacing.split(",")]
+    assert found["nsd_tolerance"] == 2
+    for entry in found["classes"]:
+        distances, shares = [], []
+        for name in sources_of(large_datasets["whole"], "test"):
+            regions = [truth_of(large_sources, name) == entry["id"], masks[name][0] == entry["id"]]
+            edges = [r & ~ndimage.binary_erosion(r) for r in regions]
+            if all(e.any() for e in edges):
+                maps = [ndimage.distance_transform_edt(~e, found["spacing"]) for e in edges]
+                sides = [maps[1][edges[0]], maps[0][edges[1]]]
+                distances.append(max(np.percentile(d, 95) for d in sides))
+                shares.append((np.concatenate(sides) <= 2).mean())
+            elif any(e.any() for e in edges):
+                shares.append(0.0)
+        assert entry["distance_images"] == len(distances)
+        assert entry["images"] == len(shares)
+        assert entry["hd95"] == (pytest.approx(np.mean(distances)) if distances else None)
+        assert entry["nsd"] == pytest.approx(np.mean(shares))
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "wanted"),
+    [
+        (["--spacing=1,1"], 2, "--spacing is for boundaries; give --boundary too"),
+        (["--nsd_tolerance=1"], 2, "--nsd_tolerance is for boundaries; give --boundary too"),
+        (["--boundary", "--spacing=1"], 1, "expected the height and width of a pixel"),
+        (["--boundary", "--spacing=1,0"], 1, "expected the height and width of a pixel"),
+        (["--boundary", "--spacing=1,x"], 1, "expected the height and width of a pixel"),
+        (["--boundary", "--nsd_tolerance=-1"], 1, "expected a distance, 0 or more"),
+        (["--boundary", "--nsd_tolerance=nan"], 1, "expected a distance, 0 or more"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(tmp_path, command, flags, status, wanted):
+    done = command("evaluate", f"--run={tmp_path}", *flags)
+    assert done.status == status
+    assert wanted in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "ids", "expected"),
+    [
+        ({}, ["a", "b"], ["b", "a", "b"], ["b", "a", "b"]),
+        ({}, ["day/a", "day/b"], ["day/b"], ["day/b"]),
+        ({}, ["v1", "v2", "c"], ["v1/0000", "v1/0001", "c", "v2/0000"], ["v1", "v1", "c", "v2"]),
+        ({"group_regex": r"p\d+"}, ["p1", "p2"], ["x/p1_a", "p2_b", "p1_c"], ["p1", "p2", "p1"]),
+        ({"group_regex": r"(p\d+)_"}, ["p1", "p2"], ["p1_a", "p2_b"], ["p1", "p2"]),
+        ({"group_regex": r"^p\d", "split": ""}, ["p1"], ["test/p1_a"], ["p1"]),
+        ({"group_regex": r"(\w+)\.png"}, ["p1"], ["p1"], None),  # needs the suffix
+        ({"group_regex": r".+"}, ["p1.png"], ["p1"], None),  # would be another group without it
+        ({}, ["a"], ["a", "b"], None),
+        ({"groups_from_file": True}, ["a", "b"], ["a", "b"], None),
+    ],
+)
+def test_groups_are_told_from_ids_where_they_can_be(
+    dataset, tmp_path, options, known, ids, expected
+):
+    lines = ["group,split", *(f"{group},test" for group in known)]
+    (tmp_path / "groups.csv").write_text("\n".join(lines) + "\n")
+    manifest = dataclasses.replace(
+        manifests.load(str(dataset)),
+        folder=str(tmp_path),
+        options={"split": "test:1", "group_regex": "", "groups_from_file": False, **options},
+    )
+    assert evaluate.groups_of(manifest, ids) == expected
+
+
+def test_groups_are_not_known_without_their_file(dataset, tmp_path):
+    manifest = dataclasses.replace(manifests.load(str(dataset)), folder=str(tmp_path))
+    assert evaluate.groups_of(manifest, ["p00"]) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "drawn"), [("--group_regex=^p.", "groups"), ("--groups=FILE", "images")]
+)
+def test_intervals_draw_the_groups_that_the_data_were_split_by(
+    untrained, sources, tmp_path, command, option, drawn
+):
+    """Two groups of sources by the tens in their names; or those of a file, which is not kept."""
+    names = sorted(p.stem for p in (sources / "images").iterdir())
+    table = tmp_path / "groups_of_sources.csv"
+    table.write_text("path,group\n" + "".join(f"{n}.png,{n[:2]}\n" for n in names))
+    done = command(
+        "prepare",
+        f"--dataset={sources}",
+        f"--output={tmp_path / 'data'}",
+        "--label_map={(0,0,0):0,(255,0,0):1,(0,255,0):2}",
+        "--split=train:0.5,test:0.5",
+        "--direct_num_workers=1",
+        option.replace("FILE", str(table)),
+    )
+    assert done.status == 0, done.err
+    run = untrained(data=tmp_path / "data")
+    manifest = manifests.load(str(tmp_path / "data"))
+    found = evaluate.evaluate(run, manifest, "test")["intervals"]
+    split = manifest.split("test")
+    assert split.groups < split.sources
+    assert found["drawn"] == drawn
+    assert found["units"] == getattr(split, {"images": "sources"}.get(drawn, drawn))
 
 
 def test_a_split_that_is_not_there_is_told_with_those_that_are(trained, command):

@@ -18,53 +18,87 @@ from train.experiment import Experiment
 ROOT = Path(__file__).parents[2]
 
 
+class Leaf(typing.NamedTuple):
+    """A key of the experiment; `architecture` is whose it is, "" for all."""
+
+    architecture: str
+    key: str
+    field: dataclasses.Field
+    kind: typing.Any
+    default: typing.Any
+
+
 def leaves():
     """Every key with its field, its type and its default, of every architecture."""
-    found = {}
+    found = []
     for section in dataclasses.fields(Experiment):
-        config = getattr(Experiment(), section.name)
-        for part in [config, *network_configs(config)]:
-            types = typing.get_type_hints(type(part))
-            for field in dataclasses.fields(part):
-                if field.name != "network":
-                    key = f"{section.name}.{field.name}"
-                    found[key] = (field, types[field.name], getattr(part, field.name))
-    return found
+        found += of_config("", section.name, getattr(Experiment(), section.name))
+    for architecture in registry.ARCHITECTURES.values():
+        found += of_config(architecture.name, "model", architecture.config())
+    return {f"{leaf.architecture}:{leaf.key}".lstrip(":"): leaf for leaf in found}
 
 
-def network_configs(config):
-    if not hasattr(config, "network"):
-        return []
-    return [architecture.config() for architecture in registry.ARCHITECTURES.values()]
+def of_config(architecture, section, config):
+    types = typing.get_type_hints(type(config))
+    return [
+        Leaf(architecture, f"{section}.{f.name}", f, types[f.name], getattr(config, f.name))
+        for f in dataclasses.fields(config)
+        if f.name != "network"
+    ]
 
 
 LEAVES = leaves()
 
 
-def another_value(key):
+def another_value(leaf):
     """A value that fits the key and is not its default, where there is one."""
-    field, kind, default = LEAVES[key]
+    for value in candidates(leaf):
+        try:
+            experiments.from_dict(nested(leaf, value))
+        except FlexsegError:
+            continue
+        if value != leaf.default:
+            return value
+    return leaf.default
+
+
+def candidates(leaf):
+    _, key, field, kind, default = leaf
     if field.metadata["choices"]:
-        return field.metadata["choices"][-1 if default == field.metadata["choices"][0] else 0]
+        return field.metadata["choices"]
     if kind is bool:
-        return not default
+        return [not default]
     if kind is int:
-        return default + 3
+        return [default + 3, default * 2, default + 1, default - 1]
     if kind is float:
-        return default / 2 + 0.0123
+        return [default / 2 + 0.0123]
     if kind is str:
-        return "0.5*ce+0.5*dice"
+        return ["0.5*ce+0.5*dice"]
     if key == "data.fold":
-        return 2
-    item = typing.get_args(next((a for a in typing.get_args(kind) if typing.get_args(a)), kind))[0]
+        return [2]
     if key == "data.crop_size":
-        return (48, 40)
-    return (item(0.25) or item(3),) * 5  # one for each level
+        return [(48, 40)]
+    item = typing.get_args(next((a for a in typing.get_args(kind) if typing.get_args(a)), kind))[0]
+    of_levels = [(item(0.25) or item(3),) * n for n in (5, 4, 3, 2, 6)]
+    return [tuple(2 * v for v in default), tuple(v + 1 for v in default), *of_levels]
 
 
-def nested(key, value):
+def nested(leaf, value):
+    section, name = leaf.key.split(".")
+    value = list(value) if isinstance(value, tuple) else value
+    whose = {"name": leaf.architecture} if leaf.architecture else {}
+    return {section: {**whose, name: value}}
+
+
+def of_key(key, value):
     section, name = key.split(".")
-    return {section: {name: list(value) if isinstance(value, tuple) else value}}
+    return {section: {name: value}}
+
+
+def test_nearly_every_key_has_another_value():
+    """Or the tests below would test little."""
+    stuck = [name for name, leaf in LEAVES.items() if another_value(leaf) == leaf.default]
+    assert len(stuck) < len(LEAVES) / 10, stuck
 
 
 def value_of(experiment, key):
@@ -86,38 +120,44 @@ def as_text(value):
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-@pytest.mark.parametrize("key", LEAVES)
+@pytest.mark.parametrize("name", LEAVES)
 @pytest.mark.parametrize("pick", ["default", "another"])
-def test_every_key_survives_dict_yaml_and_flag(key, pick, tmp_path):
-    value = LEAVES[key][2] if pick == "default" else another_value(key)
-    made = experiments.from_dict(nested(key, value))
-    assert value_of(made, key) == value
-    assert type(value_of(made, key)) is type(value)
+def test_every_key_survives_dict_yaml_and_flag(name, pick, tmp_path):
+    leaf = LEAVES[name]
+    value = leaf.default if pick == "default" else another_value(leaf)
+    made = experiments.from_dict(nested(leaf, value))
+    assert value_of(made, leaf.key) == value
+    assert type(value_of(made, leaf.key)) is type(value)
     assert experiments.from_dict(experiments.to_dict(made)) == made
     (tmp_path / "experiment.yaml").write_text(experiments.dump(made))
     assert experiments.load(str(tmp_path / "experiment.yaml")) == made
-    assert from_flags(f"--config.{key}={as_text(value)}") == made
+    whose = [f"--config.model.name={leaf.architecture}"] if leaf.architecture else []
+    assert from_flags(*whose, f"--config.{leaf.key}={as_text(value)}") == made
 
 
 def test_every_key_has_a_flag_and_every_flag_a_key():
     values = flags.FlagValues()
     experiments.define_flags(values)
-    assert {n.removeprefix("config.") for n in values if n.startswith("config.")} == set(LEAVES)
+    known = {leaf.key for leaf in LEAVES.values()}
+    assert {n.removeprefix("config.") for n in values if n.startswith("config.")} == known
 
 
-@pytest.mark.parametrize("key", LEAVES)
-def test_every_key_is_documented_where_it_is_defined_and_in_its_flag(key):
-    text = LEAVES[key][0].metadata["doc"]
-    assert len(text) > 8
-    assert text.endswith(".")
+def test_every_key_is_documented_where_it_is_defined_and_in_its_flag():
     values = flags.FlagValues()
     experiments.define_flags(values)
-    assert text in values[f"config.{key}"].help
+    for name, leaf in LEAVES.items():
+        text = leaf.field.metadata["doc"]
+        assert len(text) > 8, name
+        assert text.endswith("."), name
+        said = values[f"config.{leaf.key}"].help
+        assert text in said, name
+        assert leaf.architecture in said, name
 
 
 def test_the_dumped_experiment_is_complete():
     data = yaml.safe_load(experiments.dump(Experiment()))
-    assert {f"{s}.{k}" for s, section in data.items() for k in section} == set(LEAVES)
+    wanted = {x.key for x in LEAVES.values() if x.architecture in ("", data["model"]["name"])}
+    assert {f"{s}.{k}" for s, section in data.items() for k in section} == wanted
 
 
 @pytest.mark.parametrize(
@@ -189,7 +229,7 @@ def test_an_unknown_architecture_is_told_with_the_nearest():
 )
 def test_a_value_of_the_wrong_type_is_told_with_key_and_what_was_expected(key, value, wanted):
     with pytest.raises(FlexsegError) as error:
-        experiments.from_dict(nested(key, value), "mine.yaml")
+        experiments.from_dict(of_key(key, value), "mine.yaml")
     message = str(error.value)
     assert "mine.yaml" in message
     assert key in message
@@ -210,7 +250,7 @@ def test_a_value_of_the_wrong_type_is_told_with_key_and_what_was_expected(key, v
 )
 def test_a_value_out_of_range_is_told_with_its_key(key, value, wanted):
     with pytest.raises(FlexsegError) as error:
-        experiments.from_dict(nested(key, value), "mine.yaml")
+        experiments.from_dict(of_key(key, value), "mine.yaml")
     section, name = key.split(".")
     assert f"mine.yaml: {section}.{name}" in str(error.value)
     assert wanted in str(error.value)
@@ -291,14 +331,23 @@ def test_yaml_is_read_as_data_and_never_run(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("key", [k for k in LEAVES if another_value(k) != LEAVES[k][2]])
-def test_differences_name_the_one_key_that_differs_and_both_values(key):
-    value = another_value(key)
-    found = experiments.differences(Experiment(), experiments.from_dict(nested(key, value)))
+CHANGED = [
+    name
+    for name, leaf in LEAVES.items()
+    if another_value(leaf) != leaf.default
+    and name != "model.name"  # another architecture has other keys
+]
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_differences_name_the_one_key_that_differs_and_both_values(name):
+    leaf = LEAVES[name]
+    value = another_value(leaf)
+    before = experiments.from_dict(nested(leaf, leaf.default))
+    (found,) = experiments.differences(before, experiments.from_dict(nested(leaf, value)))
     plain = list(value) if isinstance(value, tuple) else value
-    assert len(found) == 1
-    assert found[0].startswith(f"{key}: ")
-    assert found[0].endswith(f", now {plain!r}")
+    assert found.startswith(f"{leaf.key}: ")
+    assert found.endswith(f", now {plain!r}")
 
 
 def test_equal_experiments_have_no_differences():

@@ -61,10 +61,11 @@ def test_ignored_pixels_change_nothing_and_get_no_gradient(text, outputs):
     value, gradient = with_gradient(text, logits, labels)
     assert not gradient[ignored].any()
     assert gradient[~ignored].any()
-    other = np.where(ignored[..., None], -logits * 1e4 + 3, logits)
-    elsewhere, same = with_gradient(text, other, labels)
-    assert value == elsewhere
-    np.testing.assert_array_equal(gradient, same)
+    for anything in (-logits * 1e4 + 3, np.nan):
+        other = np.where(ignored[..., None], anything, logits).astype(np.float32)
+        elsewhere, same = with_gradient(text, other, labels)
+        assert value == elsewhere
+        np.testing.assert_array_equal(gradient, same)
 
 
 @pytest.mark.parametrize("text", ALL)

@@ -1,5 +1,7 @@
 """Figures mean what their names say, and absent classes have none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -72,19 +74,67 @@ def test_figures_of_a_class_are_those_of_scikit_learn(num_classes, classes, seed
         "recall": oracle(sklearn.metrics.recall_score, zero_division=np.nan),
         "iou": oracle(sklearn.metrics.jaccard_score, zero_division=0),
     }
-    expected["iou"] = np.where(np.isnan(expected["dice"]), np.nan, expected["iou"])
+    absent = np.isnan(expected["dice"])
+    expected["iou"] = np.where(absent, np.nan, expected["iou"])
+    one_against_all = [(truth[valid] == k, predicted[valid] == k) for k in labels]
+    expected["specificity"] = np.where(
+        absent,
+        np.nan,
+        [sklearn.metrics.recall_score(~t, ~p, zero_division=np.nan) for t, p in one_against_all],
+    )
+    expected["matthews"] = [
+        sklearn.metrics.matthews_corrcoef(t, p) if 0 < t.mean() < 1 and 0 < p.mean() < 1 else np.nan
+        for t, p in one_against_all
+    ]
+    assert set(expected) == {f.name for f in dataclasses.fields(metrics.ClassScores)}
     for name, values in expected.items():
         for k in labels:
             assert same(getattr(scores[k], name), values[k]), (name, k)
 
 
 def test_a_class_in_neither_truth_nor_prediction_has_no_figure_at_all():
-    assert metrics.per_class(TOY)[2] == metrics.ClassScores(None, None, None, None)
+    assert metrics.per_class(TOY)[2] == metrics.ClassScores(*[None] * 6)
 
 
 def test_a_class_that_is_only_predicted_has_dice_zero_and_no_recall():
     scores = metrics.per_class(np.array([[5, 3], [0, 0]]))[1]
-    assert scores == metrics.ClassScores(dice=0.0, iou=0.0, precision=0.0, recall=None)
+    assert scores == metrics.ClassScores(
+        dice=0.0, iou=0.0, precision=0.0, recall=None, specificity=5 / 8, matthews=None
+    )
+
+
+@pytest.mark.parametrize(("num_classes", "classes"), CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_overall_figures_are_those_of_scikit_learn(num_classes, classes, seed):
+    truth, predicted = draw(num_classes, seed, classes)
+    found = metrics.overall(expected_matrix(truth, predicted, num_classes))
+    valid = truth < num_classes
+    truth, predicted = truth[valid], predicted[valid]
+    assert same(found.pixel_accuracy, sklearn.metrics.accuracy_score(truth, predicted))
+    constant = min(len(set(truth)), len(set(predicted))) == 1
+    correlation = np.nan if constant else sklearn.metrics.matthews_corrcoef(truth, predicted)
+    assert same(found.matthews, correlation)
+    labels = sorted(set(truth) | set(predicted))
+    for name, figure in [
+        ("dice", sklearn.metrics.f1_score),
+        ("iou", sklearn.metrics.jaccard_score),
+    ]:
+        mean = figure(truth, predicted, labels=labels, average="macro")
+        assert same(getattr(found, f"{name}_macro_with_background"), mean)
+
+
+def test_nothing_counted_has_no_figures():
+    nothing = np.zeros([3, 3], np.int64)
+    assert set(dataclasses.astuple(metrics.overall(nothing))) == {None}
+    assert set(dataclasses.astuple(metrics.foreground(nothing))) == {None, 0}
+
+
+def test_correlations_of_very_many_pixels_do_not_overflow():
+    """10^4 images of 10 million pixels: the products under the root have 40 digits and more."""
+    small = np.array([[70, 3, 2], [5, 9, 1], [4, 0, 6]])
+    large = small * 10**9
+    for scores in (metrics.overall, lambda m: metrics.per_class(m)[1]):
+        assert scores(large).matthews == pytest.approx(scores(small).matthews, rel=1e-12)
 
 
 @pytest.mark.parametrize(("num_classes", "classes"), CASES)
@@ -106,6 +156,11 @@ def test_foreground_figures_are_counted_pixel_by_pixel(num_classes, classes, see
     assert same(found.dice_macro, np.mean(dices) if dices else np.nan)
     assert same(found.iou_macro, np.mean(ious) if ious else np.nan)
     assert same(found.dice_pooled, 2 * hits / total if total else np.nan)
+    assert found.classes == len(dices)
+    scores = metrics.per_class(matrix)[1:]
+    for name in ("precision", "recall", "specificity", "matthews"):
+        known = [v for s in scores if (v := getattr(s, name)) is not None]
+        assert same(getattr(found, f"{name}_macro"), np.mean(known) if known else np.nan)
 
 
 def test_the_toy_of_the_reference_has_its_published_figures():
@@ -116,6 +171,7 @@ def test_the_toy_of_the_reference_has_its_published_figures():
     assert round(foreground.iou, 4) == 0.75
     assert absent.dice is None
     assert round(metrics.foreground(TOY).dice_macro, 4) == 0.8571
+    assert round(metrics.overall(TOY).dice_macro_with_background, 4) == 0.9086
 
 
 def test_finding_nothing_scores_nothing_however_large_the_background():
@@ -127,19 +183,63 @@ def test_pixels_of_another_foreground_class_are_no_hits_in_the_pool():
     assert metrics.foreground(np.array([[0, 0, 0], [0, 0, 8], [0, 0, 0]])).dice_pooled == 0.0
 
 
-@pytest.mark.parametrize("num_classes", [2, 5])
-@pytest.mark.parametrize("ignored", [0.0, 0.2])
-def test_the_legacy_figure_is_the_old_formula_on_one_hot_masks(num_classes, ignored):
-    """dice_coef_multiclass: (2 sum t p + 1) / (sum t + sum p + 1) over pixels and all classes."""
-    rng = np.random.default_rng(num_classes)
-    p = rng.dirichlet(np.ones(num_classes), (12, 10)).astype(np.float32)
-    labels = rng.integers(0, num_classes, (12, 10)).astype(np.uint8)
-    labels[rng.random(labels.shape) < ignored] = IGNORE_ID
-    one_hot = np.eye(256)[labels][..., :num_classes]
-    counted = p.astype(np.float64) * (labels < num_classes)[..., None]
-    expected = (2 * (one_hot * counted).sum() + 1) / (one_hot.sum() + counted.sum() + 1)
-    found = metrics.legacy_dice_coef_multiclass(p, labels)
-    assert found == pytest.approx(expected, rel=1e-9)
+def images(num_classes, number, seed):
+    """Truth and prediction of several images, on which some classes are missing."""
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        classes = rng.choice(num_classes, rng.integers(1, num_classes + 1), replace=False)
+        truth, _ = draw(num_classes, rng.integers(1 << 30), classes, size=60)
+        classes = rng.choice(num_classes, rng.integers(1, num_classes + 1), replace=False)
+        guess = rng.choice(classes, 60)
+        there = np.isin(truth, classes) & (rng.random(60) < 0.7)
+        yield truth, np.where(there, truth, guess)
+
+
+def counts_of(pairs, num_classes):
+    return np.stack([metrics.tallies(expected_matrix(*pair, num_classes)) for pair in pairs])
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_tallies_of_images_add_up_to_those_of_the_split(num_classes):
+    pairs = list(images(num_classes, 20, 0))
+    whole = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
+    matrix = expected_matrix(*whole, num_classes)
+    total = counts_of(pairs, num_classes).sum(0)
+    np.testing.assert_array_equal(total, metrics.tallies(matrix))
+    for found, score in zip(metrics.dice_of(total), metrics.per_class(matrix), strict=True):
+        assert found == pytest.approx(score.dice)
+    assert np.isnan(metrics.dice_of(metrics.tallies(TOY))[2])
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_images_by_themselves_count_where_the_class_is_in_truth_or_prediction(num_classes, seed):
+    pairs = list(images(num_classes, 30, seed))
+    counts = counts_of(pairs, num_classes)
+    pairs = [(t[t < num_classes], p[t < num_classes]) for t, p in pairs]
+    summed, seen = metrics.per_image(counts), metrics.detection(counts)
+    assert min(s.images for s in summed) < 30  # some image has a class in neither
+    for k in range(num_classes):
+        dice = [
+            sklearn.metrics.f1_score(t == k, p == k)
+            for t, p in pairs
+            if (t == k).any() or (p == k).any()
+        ]
+        assert dataclasses.astuple(summed[k]) == pytest.approx(
+            (len(dice), np.mean(dice), np.median(dice), np.std(dice))
+        )
+        missed = [(t == k).sum() for t, p in pairs if (t == k).any() and not (p == k).any()]
+        alarms = [(p == k).sum() for t, p in pairs if (p == k).any() and not (t == k).any()]
+        there = sum((t == k).any() for t, _ in pairs)
+        assert seen[k] == metrics.Detection(
+            there, len(missed), sum(missed), 30 - there, len(alarms), sum(alarms)
+        )
+
+
+def test_a_class_on_no_image_has_no_mean_and_no_alarm():
+    counts = metrics.tallies(TOY)[None]
+    assert metrics.per_image(counts)[2] == metrics.ImageScores(0, None, None, None)
+    assert metrics.detection(counts)[2] == metrics.Detection(0, 0, 0, 1, 0, 0)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 5])
