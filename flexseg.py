@@ -42,7 +42,8 @@ COMMANDS = {
     "evaluate": Command("train.evaluate", "score a trained run on whole images"),
     "predict": Command("export.predict", "segment images with a run or a bundle"),
     "export": Command("export.bundle", "write a SavedModel that serves by itself"),
-    "inspect": Command("export.inspect", "describe a dataset, a run or a bundle"),
+    "inspect": Command("export.inspect", "describe a dataset, a run, a bundle or a network"),
+    "models": Command("export.list_models", "list the networks: size, work, what they are"),
     "demo": Command("export.demo", "the whole road on images it draws itself"),
 }
 
@@ -137,6 +138,9 @@ def parse(name: str, program: Any, values: flags.FlagValues, arguments: Sequence
             )
     if foreign:
         return list(rest)
+    instead = getattr(program, "INSTEAD", None)  # a flag that stands for the positional arguments
+    if instead and values[instead].value:
+        positional = ()
     if len(rest) != len(positional):
         wanted = " ".join(positional) or "no argument without --"
         got = " ".join(rest) or "none"

@@ -1,11 +1,14 @@
 """Describes a dataset, a run or a bundle for a person; of a folder of masks, what classes it shows.
 
+With --model it describes a network instead, level by level.
+
 Examples:
   flexseg inspect records
   flexseg inspect records --figure=records.png
   flexseg inspect runs/lung
   flexseg inspect bundles/lung
   flexseg inspect masks
+  flexseg inspect --model=attention_unet --figure=network.png
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from export import audit_text, bundle, figure
+from export import audit_text, bundle, figure, network_figure, network_text
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from pipelines import propose, storage
@@ -24,6 +27,7 @@ from train import evaluate, runs
 from train import experiment as experiments
 
 POSITIONAL = ("DATASET|RUN|BUNDLE|MASKS_DIR",)
+INSTEAD = "model"  # the flag that stands for the folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,13 +35,26 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "figure",
         None,
-        "PNG to draw of a dataset: images per split, pixels per class, some images and masks.",
+        "PNG to draw: of a dataset images per split, pixels per class, some images and masks; of a "
+        "network its levels.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Network to describe instead of a folder; see flexseg models.",
         flag_values=values,
     )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
+    if values.model:
+        network = network_text.describe(values.model)
+        print(network_text.text(network))
+        if values.figure:
+            network_figure.draw(network, values.figure)
+        return
     folder = rest[0]
     kinds = {
         manifests.FILENAME: dataset,

@@ -21,8 +21,11 @@ POSITIONAL = ()
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_list(
-        "image_size", "512,512", "H,W of the images to count for, in pixels.", flag_values=values
+    flags.DEFINE_string(
+        "image_size",
+        "512,512",
+        "Height,width in pixels of the images to count for.",
+        flag_values=values,
     )
     flags.DEFINE_integer("num_classes", 2, "Logits for each pixel.", flag_values=values)
     flags.DEFINE_integer("channels", 3, "Channels of the images.", flag_values=values)
@@ -78,9 +81,8 @@ def table(size: tuple[int, int], *, num_classes: int = 2, channels: int = 3) -> 
     return "\n".join([*lines, *(f"\n{name}: {error}" for name, error in refused)])
 
 
-def _size(value: Sequence[str]) -> tuple[int, int]:
-    if len(value) == 2 and all(side.strip().isdecimal() and int(side) for side in value):
-        return int(value[0]), int(value[1])
-    raise UsageError(
-        f"--image_size={','.join(value)}: expected two whole numbers, H,W, such as 512,512."
-    )
+def _size(value: str) -> tuple[int, int]:
+    sides = [side.strip() for side in value.split(",")]
+    if len(sides) == 2 and all(side.isdecimal() and int(side) for side in sides):
+        return int(sides[0]), int(sides[1])
+    raise UsageError(f"--image_size={value}: expected two whole numbers, H,W, such as 512,512.")

@@ -67,7 +67,11 @@ def check_flags(rest: Sequence[str], runner: str, own: Sequence[str]) -> list[st
 
 
 def execute(
-    output: str, plans: Sequence[ShardPlan], options: Options, beam_flags: Sequence[str]
+    output: str,
+    plans: Sequence[ShardPlan],
+    options: Options,
+    beam_flags: Sequence[str],
+    states: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Materializes the shards that are not there yet, as a Beam job.
 
@@ -79,6 +83,7 @@ def execute(
       plans: all its shards.
       options: the dataset's.
       beam_flags: what `check_flags` returned.
+      states: path of a source -> its `storage.state`, where it is known from a listing.
 
     Returns:
       What each shard says of itself, in the order of the plans.
@@ -91,13 +96,13 @@ def execute(
     work = storage.join(output, shards.WORK_FOLDER)
     there = set(storage.names(work))
     todo: list[str] = []
-    states: dict[str, Any] = {}
+    states = {} if states is None else states
     for shard in plans:
         fingerprint = shard.fingerprint(options, states)
         if shards.finished(output, shard.name, fingerprint) is None:
             if (note := _note(shard.name)) in there:
                 storage.remove(storage.join(work, note))  # or it would pass for the new one's
-            shards.write_plan(output, shard, options, fingerprint)
+            shards.write_plan(output, shard, options, fingerprint, states)
             todo.append(shard.name)
     if len(todo) < len(plans):
         _say(f"{len(plans) - len(todo)} of {len(plans)} shards are already there.")

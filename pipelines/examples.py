@@ -167,7 +167,7 @@ def _local(path: str) -> Iterator[str]:
 def _variants(
     read: ReadSource, options: Options, training: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-    """(image, class ids, what was done as text)"""
+    """(image, class ids, what was done as text)."""
     if not training or options.augment is None:
         yield read.image, read.ids, ""
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import os
+import tempfile
 from collections.abc import Sequence
 
 from flexseg_errors import FlexsegError
@@ -14,6 +16,7 @@ from pipelines.sources import Source
 
 _MIN_SHARDS = 8  # so that several workers, and several readers, find something to do
 _FILE_SHARE = {"png": 0.5, "raw": 0.8, "jpeg": 0.1}  # of a record's pixels, roughly
+_HEAD_BYTES = 1 << 16
 _READERS = 16  # of headers, where they are far away
 _TEST = "test"
 
@@ -87,8 +90,9 @@ def _headers(found: Sequence[Source], options: Options) -> dict[str, readers.Hea
             if source.slice is not None:
                 shape = sources.volume_shape(source.image, options.volumes, options.max_pixels)
                 return readers.Header(shape[1], shape[2], 1)
-            with storage.local_copy(source.image) as path:
-                return readers.read_header(path)
+            if storage.is_remote(source.image):
+                return _remote_header(source.image)
+            return readers.read_header(source.image)
         except (FlexsegError, FileNotFoundError):
             return None  # the worker that meets it rejects it, with all else that is wrong
 
@@ -99,6 +103,19 @@ def _headers(found: Sequence[Source], options: Options) -> dict[str, readers.Hea
     else:
         read = list(map(header, files))
     return {s.image: h for s, h in zip(files, read, strict=True) if h is not None}
+
+
+def _remote_header(path: str) -> readers.Header:
+    """Of most formats the first bytes tell; of the others, all of them."""
+    with tempfile.TemporaryDirectory(prefix="flexseg-") as folder:
+        head = os.path.join(folder, path.rpartition("/")[2])  # keeps its suffix
+        with storage.open_read(path) as file, open(head, "wb") as part:
+            part.write(file.read(_HEAD_BYTES))
+        try:
+            return readers.read_header(head)
+        except FlexsegError:
+            with storage.local_copy(path) as whole:
+                return readers.read_header(whole)
 
 
 def _place(split: str) -> tuple[int, str]:

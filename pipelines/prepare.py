@@ -204,7 +204,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     label_map = label_maps.load(values.label_map)
     layouts = sources.find_layouts(values.dataset, values.images, values.masks)
     options = options_from(values, label_map, bool(layouts[0].split))
-    found, rejected = find_sources(layouts, options)
+    found, rejected, states = find_sources(layouts, options)
     if values.groups:
         found, unnamed = regroup(found, values.groups)
         rejected += unnamed
@@ -216,7 +216,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
     if found:
         plans = plan(found, options)
-        made = beam_job.execute(values.output, plans, options, beam_flags)
+        made = beam_job.execute(values.output, plans, options, beam_flags, states)
         rejected += [Rejected(**r) for result in made for r in result["rejected"]]
         rejected = sorted(set(rejected))  # a fold's two forms reject the same source
     _write_rejected(values.output, rejected)
@@ -239,10 +239,11 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
 
 def find_sources(
     layouts: Sequence[sources.Layout], options: Options
-) -> tuple[list[Source], list[Rejected]]:
-    """All sources, each slice of a volume one, and what cannot be one."""
+) -> tuple[list[Source], list[Rejected], dict[str, list]]:
+    """All sources, each slice of a volume one; what cannot be one; and the files' states."""
     found: list[Source] = []
     rejected: list[Rejected] = []
+    states: dict[str, list] = {}
     for layout in layouts:
         paired = sources.pair(layout, options.group_regex, options.mask_suffix)
         if paired.passed_over:
@@ -253,7 +254,8 @@ def find_sources(
         ready, unread = sources.with_slices(paired.sources, options.volumes, options.max_pixels)
         found += ready
         rejected += paired.rejected + unread
-    return found, rejected
+        states |= paired.states
+    return found, rejected, states
 
 
 def regroup(found: Sequence[Source], path: str) -> tuple[list[Source], list[Rejected]]:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,12 +157,24 @@ class ShardPlan:
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
-def write_plan(folder: str, plan: ShardPlan, options: Options, fingerprint: str) -> None:
-    """Leaves the plan where a worker finds it by the shard's name."""
+def write_plan(
+    folder: str, plan: ShardPlan, options: Options, fingerprint: str, states: Mapping[str, Any]
+) -> None:
+    """Leaves the plan where a worker finds it by the shard's name.
+
+    Args:
+      folder: the dataset's folder.
+      plan: the shard's.
+      options: the dataset's.
+      fingerprint: what `ShardPlan.fingerprint` gave.
+      states: path -> its state when the job was planned.
+    """
+    paths = [path for source in plan.sources for path in (source.image, source.mask)]
     data = {
         "shard": dataclasses.asdict(plan),
         "options": options.to_dict(),
         "fingerprint": fingerprint,
+        "absent": [path for path in paths if states[path][0] < 0],
     }
     storage.write_whole(_work_path(folder, plan.name, "plan"), json.dumps(data).encode())
 
@@ -193,7 +206,7 @@ def materialize(folder: str, name: str) -> dict[str, Any]:
         return done
     shard = data["shard"]
     plan = ShardPlan(**{**shard, "sources": tuple(Source(**s) for s in shard["sources"])})
-    result = _make(folder, plan, Options.from_dict(data["options"]))
+    result = _make(folder, plan, Options.from_dict(data["options"]), data["absent"])
     result["fingerprint"] = data["fingerprint"]
     storage.write_whole(_work_path(folder, name, "done"), json.dumps(result).encode())
     return result
@@ -216,7 +229,7 @@ def finished(folder: str, name: str, fingerprint: str | None = None) -> dict[str
     return done if whole else None
 
 
-def _make(folder: str, plan: ShardPlan, options: Options) -> dict[str, Any]:
+def _make(folder: str, plan: ShardPlan, options: Options, absent: Sequence[str]) -> dict[str, Any]:
     num_classes = options.label_map.num_classes
     tally = Tally(num_classes, plan.channels)
     rejected: list[Rejected] = []
@@ -239,6 +252,7 @@ def _make(folder: str, plan: ShardPlan, options: Options) -> dict[str, Any]:
                     data = records.encode(record, num_classes, options.image_encoding, counts)
                     writer.add(key, data)
             except examples.SourceError as error:
+                _refuse_unseen(source, absent)
                 rejected.append(error.rejected)
                 writer.forget(mark)
                 continue
@@ -274,7 +288,7 @@ class _Writer:
         self._path = storage.join(folder, name)
         # Beside the dataset, so that the last step is a rename; or on this machine, to be sent.
         self._scratch = tempfile.gettempdir() if storage.is_remote(folder) else _work_folder(folder)
-        self._temporary = os.path.join(self._scratch, f"{name}.{os.getpid()}.tmp")
+        self._temporary = os.path.join(self._scratch, f"{name}.{uuid.uuid4().hex}.tmp")
         self._entries: list[tuple[tuple[int, int], int, int]] = []  # key, offset, length
 
     def __enter__(self) -> _Writer:
@@ -315,6 +329,19 @@ class _Writer:
             os.fsync(file.fileno())
         storage.upload(self._temporary, self._path)
         return checksum.hexdigest(), size
+
+
+def _refuse_unseen(source: Source, absent: Sequence[str]) -> None:
+    """Ends the job where a worker lacks a source that was there when the job was planned.
+
+    To reject it would say that the file is bad, and would be kept for later runs.
+    """
+    for path in (source.image, source.mask):
+        if path not in absent and not storage.exists(path):
+            raise FlexsegError(
+                f"A worker finds no {path}, which was there when the job was planned. Sources must "
+                "lie where all workers find them under the same path."
+            )
 
 
 def _work_folder(folder: str) -> str:

@@ -109,11 +109,13 @@ class Paired:
       sources: in the order of their ids; a volume is one source yet, its slice 0.
       rejected: what has no partner, several, or no group.
       passed_over: masks whose stem does not end with the suffix asked for.
+      states: path of an image file -> its `storage.state`.
     """
 
     sources: list[Source]
     rejected: list[Rejected]
     passed_over: int
+    states: dict[str, list]
 
 
 def pair(layout: Layout, group_regex: str | None, mask_suffix: str = "") -> Paired:
@@ -186,7 +188,13 @@ def pair(layout: Layout, group_regex: str | None, mask_suffix: str = "") -> Pair
                     slice=0 if image.volume else None,
                 )
             )
-    return Paired(sources, rejected, len(all_masks) - len(masks))
+    states = {
+        file.path: file.state
+        for found in (*images.values(), *masks.values())
+        for file in found
+        if not file.volume
+    }
+    return Paired(sources, rejected, len(all_masks) - len(masks), states)
 
 
 def with_slices(
@@ -275,6 +283,7 @@ class _Found:
     path: str
     name: str  # below the folder, with suffix
     volume: bool
+    state: list
 
 
 def _find(folder: str, is_wanted: Callable[[str], bool]) -> dict[str, list[_Found]]:
@@ -284,8 +293,9 @@ def _find(folder: str, is_wanted: Callable[[str], bool]) -> dict[str, list[_Foun
     stacks, consumed = volumes.find_volumes(folder, files)
     for stem, path in stacks.items():
         name = path.removeprefix(folder).lstrip("/" + os.sep).replace(os.sep, "/")
-        found[stem].append(_Found(path, name, True))
+        found[stem].append(_Found(path, name, True, []))
     for file in files:
         if file.name not in consumed and is_wanted(file.name):
-            found[readers.stem(file.name)].append(_Found(file.path, file.name, False))
+            state = [file.size, file.version]
+            found[readers.stem(file.name)].append(_Found(file.path, file.name, False, state))
     return found

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -153,7 +154,7 @@ def write_whole(path: str, data: bytes) -> None:
     if is_remote(path):
         _store(path).put(path, data)
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"  # workers on two machines may share a process id
     with _told(path):
         with open(temporary, "wb") as file:
             file.write(data)

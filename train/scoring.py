@@ -54,7 +54,8 @@ BOUNDARY_RULE = (
     "Means over images. hd95 and average_surface_distance: over the `distance_images` that have "
     "the class in truth and prediction, in the unit of `spacing`; the `one_sided` images, which "
     "have it in one alone, have no distance. nsd and cl_dice: over both, with 0 for the one-sided. "
-    f"cl_dice is for lines: none where a true region is wider than {surface.THIN} pixels (`thin`)."
+    "cl_dice is for lines: none for a class with a true region wider than both "
+    f"{surface.THIN_PIXELS} pixels and {surface.THIN_SHARE:.4g} of its image's shorter side (`thin`)."
 )
 
 

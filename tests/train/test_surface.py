@@ -163,9 +163,16 @@ def test_cl_dice_is_left_out_where_it_is_not_asked_for():
     assert surface.compare(truth, predicted, lines=False).nsd is not None
 
 
-@pytest.mark.parametrize(("width", "thin"), [(1, True), (63, True), (64, True), (67, False)])
-def test_lines_are_thin_however_long(width, thin):
-    region = np.zeros([100, 200], bool)
+@pytest.mark.parametrize(
+    ("size", "width", "thin"),
+    [
+        *[((100, 200), 1, True), ((100, 200), 16, True), ((100, 200), 19, False)],
+        *[((640, 900), 19, True), ((640, 900), 40, True), ((640, 900), 43, False)],
+        ((900, 640), 43, False),
+    ],
+)
+def test_lines_are_thin_however_long(size, width, thin):
+    region = np.zeros(size, bool)
     region[10 : 10 + width] = True
     assert surface.is_thin(region) == thin
 
