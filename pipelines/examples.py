@@ -72,8 +72,8 @@ def read(source: Source, options: Options, channels: int) -> ReadSource:
         raise SourceError(source.mask, "categorize", str(error)) from error
     ids = mapped.ids
     name = source.filename if source.slice is None else source.id
-    found = audit.examine(name, source.mask, image, mask, ids, mapped.colors)
     counts = records.class_pixels(ids, options.label_map.num_classes)
+    found = audit.examine(name, source.mask, image, mask, ids, mapped.colors, counts)
     del mask
     image, ids = options.preparation.image(image), options.preparation.mask(ids)
     if options.tile_size and min(ids.shape) < options.tile_size:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from flexseg_errors import FlexsegError
@@ -19,6 +20,8 @@ from pipelines.preparation import Preparation
 FILENAME = "dataset.json"
 REJECTED = "rejected.jsonl"
 FORMAT = "flexseg-dataset/1"
+
+_BLOCK = 1 << 22  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +133,9 @@ class Tally:
 
     def add(self, image: np.ndarray, class_pixels: np.ndarray) -> None:
         """Counts one record: image uint8 [H, W, C], pixels of each class in its mask, [K]."""
-        # 256 counts a channel and then exact sums: cheaper than widening every pixel.
-        counts = records.value_counts(image)
-        values = np.arange(256, dtype=np.int64)
-        self.channel_sum += values @ counts
-        self.channel_squares += values**2 @ counts
+        sums, squares = _sums(image)
+        self.channel_sum += sums
+        self.channel_squares += squares
         height, width = image.shape[:2]
         self.examples += 1
         self.pixels += height * width
@@ -161,6 +162,24 @@ class Tally:
             "min_size": [min(s[i] for s in self.sizes) for i in (0, 1)] if self.sizes else None,
             "max_size": [max(s[i] for s in self.sizes) for i in (0, 1)] if self.sizes else None,
         }
+
+
+def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and sum of squares of each channel of an image uint8 [H, W, C]: int64 [C], exact.
+
+    OpenCV's mean and deviation come from exact sums at a third of the cost of counting values; in
+    blocks of so many pixels, float64 gives the whole numbers back.
+    """
+    height, width, channels = image.shape
+    sums, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    rows = max(1, _BLOCK // width)
+    for start in range(0, height, rows):
+        block = image[start : start + rows]
+        mean, deviation = (values[:, 0] for values in cv2.meanStdDev(block))
+        pixels = block.shape[0] * width
+        sums += np.rint(mean * pixels).astype(np.int64)
+        squares += np.rint((deviation**2 + mean**2) * pixels).astype(np.int64)
+    return sums, squares
 
 
 def summarize(shards: Sequence[Mapping[str, Any]]) -> Split:

@@ -55,7 +55,7 @@ BOUNDARY_RULE = (
     "the class in truth and prediction, in the unit of `spacing`; the `one_sided` images, which "
     "have it in one alone, have no distance. nsd and cl_dice: over both, with 0 for the one-sided. "
     "cl_dice is for lines: none for a class with a true region wider than both "
-    f"{surface.THIN_PIXELS} pixels and {surface.THIN_SHARE:.4g} of its image's shorter side (`thin`)."
+    f"{surface.THIN_PIXELS} pixels and {surface.THIN_SHARE:g} of the image's shorter side (`thin`)."
 )
 
 

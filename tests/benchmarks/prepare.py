@@ -6,7 +6,7 @@ knows no plan, no manifest, no audit, no checksums and no resume. Each figure is
 process, its start included. Prints a table; asserts nothing.
 
     PYTHONPATH=. python tests/benchmarks/prepare.py [--case=tiles] [--data=FOLDER] [--tile=512]
-        [--runs=3] [--repeat=1]
+        [--runs=3] [--repeat=1] [--workers=1,2]
 
 Without --data, images are drawn: smooth, with noise, 2048x2048, masks as JPEG.
 """
@@ -124,12 +124,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=1, help="each source under so many names")
     parser.add_argument("--case", choices=("tiles", "augment"), default="tiles")
+    parser.add_argument("--workers", default="1,2")
     parser.add_argument("--pool", nargs=5)
     arguments = parser.parse_args()
     if arguments.pool:
         case, folder, output, tile, workers = arguments.pool
         pool(case, folder, output, int(tile), int(workers))
         return
+    counts = [int(n) for n in arguments.workers.split(",")]
     work = [f"--tile_size={arguments.tile}"]
     if arguments.case == "augment":
         work = [f"--augment={PRESET}"]
@@ -142,7 +144,7 @@ def main() -> None:
         rows: dict[tuple[str, int], list[float]] = {}
         examples = 0
         for _ in range(arguments.runs):  # in turn, so that a drift of the machine meets all
-            for workers in (1, 2):
+            for workers in counts:
                 ours = [
                     "flexseg.py",
                     "prepare",
@@ -163,11 +165,12 @@ def main() -> None:
     median = {key: statistics.median(values) for key, values in rows.items()}
     print(f"{arguments.case}: {examples} examples, medians of {arguments.runs}")
     print(f"{'workers':>8} {'flexseg s':>10} {'examples/s':>11} {'pool s':>8} {'pool/flexseg':>13}")
-    for workers in (1, 2):
+    for workers in counts:
         ours, theirs = median["flexseg", workers], median["pool", workers]
         rate = examples / ours
         print(f"{workers:>8} {ours:>10.2f} {rate:>11.1f} {theirs:>8.2f} {theirs / ours:>13.2f}")
-    print(f"two workers against one: {median['flexseg', 1] / median['flexseg', 2]:.2f}x")
+    if counts == [1, 2]:
+        print(f"two workers against one: {median['flexseg', 1] / median['flexseg', 2]:.2f}x")
 
 
 if __name__ == "__main__":

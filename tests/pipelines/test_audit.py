@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tracemalloc
@@ -40,16 +39,27 @@ def note(name="a", seed=None, mask=None, ids=None, image=None, colors=None, path
 # What one source says.
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(1, 12))
+def crc32c(data):
+    """Castagnoli's checksum, bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(1, 12))
 @settings(max_examples=40)
 def test_the_checksum_is_that_of_shape_and_pixels(height, width, channels, block):
     image = noise(height, width, channels)
     gray = channels == 1 or (image == image[..., :1]).all()
     pixels = image[..., :1] if gray else image
-    expected = f"{height} {width} {pixels.shape[2]} ".encode() + pixels.tobytes()
+    head = f"{height} {width} {pixels.shape[2]} ".encode()
+    expected = "".join(f"{crc32c(head + pixels[first::4].tobytes()):08x}" for first in range(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit, "_BLOCK", block)
-        assert audit.content_hash(image) == hashlib.sha256(expected).hexdigest()[:32]
+        assert audit.content_hash(image) == expected
         turned = np.asfortranarray(image)
         assert audit.content_hash(turned) == audit.content_hash(image), "not its order in memory"
 

@@ -198,3 +198,16 @@ def test_a_tally_sums_up_as_numpy_does_however_the_records_lie_in_shards(count, 
     sizes = np.array([mask.shape for mask in masks])
     assert split.min_size == tuple(sizes.min(0))
     assert split.max_size == tuple(sizes.max(0))
+
+
+@pytest.mark.parametrize("span", [1, 2, 100, 256])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (700, 33), (2100, 2200)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sums_of_an_image_are_exact_in_views_too(size, channels, span):
+    rng = np.random.default_rng(span)
+    whole = rng.integers(256 - span, 256, (size[0] + 3, size[1] + 2, channels), np.uint8)
+    image = whole[3:, 2:]
+    wide = image.reshape(-1, channels).astype(np.int64)
+    sums, squares = manifest._sums(image)
+    assert (sums == wide.sum(0)).all()
+    assert (squares == (wide * wide).sum(0)).all()
