@@ -1,9 +1,9 @@
 """What a training step of every network costs: time, memory, and for flex_unet how near its floor.
 
-A step is forward, cross-entropy plus Dice, backward and AdamW, batch 2, in one graph. Each case runs
-in a process of its own. The floor of a step is 3 x multiply-adds x batch over the rate at which this
-machine multiplies large float32 matrices, measured in the same process. Prints a table; asserts
-nothing.
+A step is forward, cross-entropy plus Dice, backward and AdamW, batch 2, in one graph. Each case
+runs in a process of its own. The floor of a step is 3 x multiply-adds x batch over the rate at
+which this machine multiplies large float32 matrices, measured in the same process. Prints a table;
+asserts nothing.
 
     PYTHONPATH=. python tests/benchmarks/models.py [--sizes=256,512] [--names=flex_unet,u2net]
         [--steps=3] [--limit=120]
