@@ -20,6 +20,8 @@ import subprocess
 import sys
 import time
 
+sys.path[0] = os.getcwd()  # not this folder, in which this file would pass for the package
+
 BATCH = 2
 CLASSES = 2
 
