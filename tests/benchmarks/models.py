@@ -27,17 +27,16 @@ CLASSES = 2
 
 
 def case(name: str, size: int, precision: str, steps: int) -> dict[str, float]:
+    import keras
     import numpy as np
     import tensorflow as tf
 
     from models import registry
     from train import losses, runs
-    from train.experiment import OptimizerConfig
-    from train.loop import make_optimizer
 
     with runs.precision(precision):
         model = registry.build(name, num_classes=CLASSES, size=(size, size))
-    loss, optimizer = losses.parse("ce+dice"), make_optimizer(OptimizerConfig())
+    loss, optimizer = losses.parse("ce+dice"), keras.optimizers.AdamW(1e-3)
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, (BATCH, size, size, 3), np.uint8))
@@ -49,7 +48,7 @@ def case(name: str, size: int, precision: str, steps: int) -> dict[str, float]:
             logits = model(images, training=True)
             value = loss.value(loss.sums(tf.cast(logits, tf.float32), labels))
         gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        optimizer.apply(gradients, model.trainable_variables)
         return value
 
     step().numpy()  # traces, and makes the memory its own
@@ -105,6 +104,7 @@ def main() -> None:
         name, size, precision, steps = arguments.case
         print(json.dumps(case(name, int(size), precision, int(steps))))
         return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from export import network_text
     from models import registry
 
