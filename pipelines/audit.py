@@ -215,8 +215,8 @@ def content_hash(image: np.ndarray) -> str:
     Returns:
       32 hexadecimal digits: four CRC-32C, each of "H W C " and every fourth row. Images that differ
       in four rows or more that follow one another have the same by chance in one of 2^128 pairs, at
-      a fraction of the cost of SHA-256. An image of three equal channels has the checksum of the first
-      alone, as if it had been read as gray.
+      a fraction of the cost of SHA-256. An image of three equal channels has the checksum of the
+      first alone, as if it had been read as gray.
     """
     height, width, channels = image.shape
     gray = channels == 3 and all(map(_is_gray, _blocks(image)))
