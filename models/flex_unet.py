@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
 
 
 @dataclasses.dataclass(frozen=True)
-class FlexUNetConfig:
+class FlexUNetConfig(Pyramid):
     """The knobs of `flex_unet`. Tuples that override a schedule have one item per level."""
 
     base_filters: int = knob(16, "Filters of level 0; they double with every level.", minimum=1)
@@ -90,10 +91,6 @@ class FlexUNetConfig:
                 f"{self.levels - 1}; it must stay below 1. Lower it, or give dropouts."
             )
 
-    def filters(self, level: int) -> int:
-        """The channels of that level."""
-        return self.base_filters * 2**level
-
     def kernel(self, level: int) -> int:
         """The side of that level's kernels, in pixels."""
         return self.kernels[level] if self.kernels else max(3, self.base_kernel - 2 * level)
@@ -108,25 +105,8 @@ class FlexUNetConfig:
 
     @property
     def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the next step takes it away again.
-
-        Batch and instance normalization subtract each channel's mean, and with it any constant.
-        """
-        cancels = self.normalization in ("batch", "instance")
-        return not (cancels and self.normalization_position == "before_activation")
-
-    @property
-    def size_divisor(self) -> int:
-        """What an image's sides must be multiples of, in pixels: one halving per level."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a bridge of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
+        """Whether convolutions have a bias: not where the next step takes it away again."""
+        return super().conv_bias or self.normalization_position != "before_activation"
 
 
 def build(

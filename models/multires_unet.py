@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +37,7 @@ _SHARES = (0.167, 0.333, 0.5)  # of a block's width, for its three convolutions
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiResUNetConfig:
+class MultiResUNetConfig(Pyramid):
     """The knobs of `multires_unet`."""
 
     base_filters: int = knob(
@@ -85,15 +86,7 @@ class MultiResUNetConfig:
                 f"paths must have one value for each of the {self.levels - 1} levels above the "
                 f"bridge, or none at all; it has {len(self.paths)}."
             )
-        if self.deep_supervision and self.levels < 3:
-            raise FlexsegError(
-                "deep_supervision needs two decoder levels, so levels of at least 3, not "
-                f"{self.levels}."
-            )
-
-    def filters(self, level: int) -> int:
-        """The channels of that level's skip."""
-        return self.base_filters * 2**level
+        self.check_supervision(self.deep_supervision)
 
     def widths(self, level: int) -> tuple[int, ...]:
         """The channels of the three convolutions of that level's blocks."""
@@ -103,24 +96,6 @@ class MultiResUNetConfig:
     def path(self, level: int) -> int:
         """The units of that level's res path."""
         return self.paths[level] if self.paths else self.levels - level
-
-    @property
-    def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the normalization takes it away again."""
-        return self.normalization not in ("batch", "instance")
-
-    @property
-    def size_divisor(self) -> int:
-        """What an image's sides must be multiples of, in pixels: one halving per level."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a bridge of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
 
 
 def build(

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +41,7 @@ _SCHEDULE = (1, 3, 4, 6)  # blocks of the upper levels; all deeper ones have the
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualUNetConfig:
+class ResidualUNetConfig(Pyramid):
     """The knobs of `residual_unet`. Tuples that override a schedule have one item per level."""
 
     base_filters: int = knob(
@@ -82,11 +83,7 @@ class ResidualUNetConfig:
                 f"blocks must have one value for each of the {self.levels} levels, or none at all; "
                 f"it has {len(self.blocks)}."
             )
-        if self.deep_supervision and self.levels < 3:
-            raise FlexsegError(
-                f"deep_supervision needs two decoder levels, so levels of at least 3, not "
-                f"{self.levels}."
-            )
+        self.check_supervision(self.deep_supervision)
 
     def filters(self, level: int) -> int:
         """The channels of that level."""
@@ -95,24 +92,6 @@ class ResidualUNetConfig:
     def block_count(self, level: int) -> int:
         """The residual blocks of that encoder level."""
         return self.blocks[level] if self.blocks else _SCHEDULE[min(level, len(_SCHEDULE) - 1)]
-
-    @property
-    def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the normalization takes it away again."""
-        return self.normalization not in ("batch", "instance")
-
-    @property
-    def size_divisor(self) -> int:
-        """What an image's sides must be multiples of, in pixels: one halving per level."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a map of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
 
 
 def build(

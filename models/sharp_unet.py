@@ -27,15 +27,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
 
 
 @dataclasses.dataclass(frozen=True)
-class SharpUNetConfig:
+class SharpUNetConfig(Pyramid):
     """The knobs of `sharp_unet`."""
 
     base_filters: int = knob(32, "Filters of level 0; they double with every level.", minimum=1)
@@ -72,33 +72,7 @@ class SharpUNetConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.deep_supervision and self.levels < 3:
-            raise FlexsegError(
-                "deep_supervision needs two decoder levels, so levels of at least 3, not "
-                f"{self.levels}."
-            )
-
-    def filters(self, level: int) -> int:
-        """The channels of that level."""
-        return self.base_filters * 2**level
-
-    @property
-    def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the normalization takes it away again."""
-        return self.normalization not in ("batch", "instance")
-
-    @property
-    def size_divisor(self) -> int:
-        """What an image's sides must be multiples of, in pixels: one halving per level."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a bridge of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
+        self.check_supervision(self.deep_supervision)
 
 
 def build(

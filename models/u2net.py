@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +61,7 @@ _DOUBLING = {"base_filters": 16, "levels": 6}
 
 
 @dataclasses.dataclass(frozen=True)
-class U2NetConfig:
+class U2NetConfig(Pyramid):
     """The knobs of `u2net`."""
 
     plan: str = knob(
@@ -120,25 +121,12 @@ class U2NetConfig:
         return Widths(encoder=blocks + 2 * dilated, decoder=blocks + dilated)
 
     @property
-    def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the normalization takes it away again."""
-        return self.normalization not in ("batch", "instance")
-
-    @property
     def size_divisor(self) -> int:
         """What an image's sides must be multiples of, in pixels.
 
         The network itself and the block of every level reach down to the same resolution.
         """
         return 2 ** (len(self.widths.encoder) - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a map of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
 
 
 def build(

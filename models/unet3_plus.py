@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
 from models.knobs import ACTIVATIONS, INPUT_NORMALIZATIONS, NORMALIZATIONS, check, knob
+from models.pyramid import Pyramid
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +44,7 @@ _GUIDE_DROPOUT = 0.5  # of the bridge, before the classes are judged; the paper'
 
 
 @dataclasses.dataclass(frozen=True)
-class UNet3PlusConfig:
+class UNet3PlusConfig(Pyramid):
     """The knobs of `unet3_plus`."""
 
     base_filters: int = knob(
@@ -91,28 +92,6 @@ class UNet3PlusConfig:
                 f"deep_supervision needs levels of at least 2, not {self.levels}: with one there "
                 "are no other logits."
             )
-
-    def filters(self, level: int) -> int:
-        """The channels of that level of the encoder."""
-        return self.base_filters * 2**level
-
-    @property
-    def conv_bias(self) -> bool:
-        """Whether convolutions have a bias: not where the normalization takes it away again."""
-        return self.normalization not in ("batch", "instance")
-
-    @property
-    def size_divisor(self) -> int:
-        """What an image's sides must be multiples of, in pixels: one halving per level."""
-        return 2 ** (self.levels - 1)
-
-    @property
-    def size_minimum(self) -> int:
-        """The least side of an image, in pixels.
-
-        Instance normalization makes a bridge of one pixel constant, so it needs two.
-        """
-        return self.size_divisor * (2 if self.normalization == "instance" else 1)
 
 
 def build(
