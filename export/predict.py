@@ -18,11 +18,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import readers, storage
-from pipelines.label_map import LabelMap, colorize
+from train import previews
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -79,13 +78,11 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
             with _written(target + ".npz") as local:
                 _write_probabilities(local, probabilities)
         if values.overlay:
-            from train import previews
-
             picture = previews.overlay(image, ids, predictor.label_map, values.opacity)
             with _written(target + ".overlay.png") as local:
                 previews.write_png(local, picture)
         with _written(target + ".png") as local:
-            write_mask(local, ids, predictor.label_map)
+            previews.write_mask(local, ids, predictor.label_map)
     done = len(todo) - len(failed)
     print(f"{values.output}: {done} of {len(todo)} images segmented.")
     if failed:
@@ -168,15 +165,6 @@ def _written(path: str) -> Iterator[str]:
         local = os.path.join(folder, path.rpartition("/")[2])
         yield local
         storage.upload(local, path)
-
-
-def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:
-    """Writes class ids, uint8 [H, W], as a palette PNG in the label map's colours."""
-    picture = Image.fromarray(ids, "P")
-    # All 256 entries: with fewer, Pillow would pack pixels into fewer bits.
-    picture.putpalette(colorize(np.arange(256, dtype=np.uint8)[None], label_map).tobytes())
-    picture.save(path + ".tmp", format="PNG")
-    os.replace(path + ".tmp", path)
 
 
 def _write_probabilities(path: str, probabilities: np.ndarray) -> None:

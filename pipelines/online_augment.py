@@ -1,17 +1,21 @@
 """Online augmentation in the graph: every example differently in every epoch, and repeatably.
 
 All randomness is a function of (seed, position in the endless stream of examples), so that a run
-that is resumed sees what an unbroken one sees. Image and mask share one affine draw, resampled
-once: the image linearly, the mask by nearest neighbour. Brightness and contrast touch the image
-alone.
+that is resumed sees what an unbroken one sees. Image and mask share one geometric draw, resampled
+once (see `online_warps`). What changes the look (`online_colors`) touches the image alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import tensorflow as tf
+
+from flexseg_errors import FlexsegError
+from pipelines import online_colors, online_warps
+
+# Which draws are whose, so that switching one part on changes no draw of another.
+_MORE_PLACES, _LOOKS, _NOISE, _MIXING = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,18 @@ class Augmentation:
       scale: enlarge or reduce by up to this share; 0.25 is from 1/1.25 to 1.25.
       brightness: add up to this share of the full range, either way.
       contrast: stretch about the image's mean by up to this share, either way.
+      shear: slant by up to this many pixels sideways for each pixel down, either way.
+      elastic: move pixels smoothly by up to this share of the shorter side, along x and along y.
+      gamma: 255 (x / 255)^g with g from 1 / (1 + gamma) to 1 + gamma.
+      hue: turn hue by up to this share of the circle, either way.
+      saturation: multiply saturation by 1 - saturation to 1 + saturation.
+      blur: smooth by a Gaussian of up to this many pixels.
+      noise: add normal noise of a deviation of up to this share of the full range.
+      cutout: fill a box of up to this share of each side with the image's mean; the mask stays, as
+        in DeVries and Taylor (2017): what is hidden is to be told from what is around it.
+      cutmix: in this share of the examples a box comes, with its mask, from another example of the
+        batch (Yun et al., 2019): half the sum of two class ids would be no class, but each pixel of
+        a pasted box has its own.
     """
 
     flip_horizontal: bool = False
@@ -35,6 +51,15 @@ class Augmentation:
     scale: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    gamma: float = 0.0
+    hue: float = 0.0
+    saturation: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    cutout: float = 0.0
+    cutmix: float = 0.0
 
     @property
     def geometric(self) -> bool:
@@ -44,7 +69,41 @@ class Augmentation:
             or self.rotate90
             or self.rotation
             or self.scale
+            or self.shear
+            or self.elastic
         )
+
+    @property
+    def looks(self) -> bool:
+        return bool(
+            self.brightness
+            or self.contrast
+            or self.gamma
+            or self.hue
+            or self.saturation
+            or self.blur
+            or self.noise
+            or self.cutout
+        )
+
+    def check(self, channels: int, batch_size: int) -> None:
+        """Holds the parts to what they can be applied to.
+
+        Raises:
+          FlexsegError: where a part needs colours, or a second example, and there is none.
+        """
+        for name in ("hue", "saturation"):
+            if getattr(self, name) and channels != 3:
+                raise FlexsegError(
+                    f"augment.{name}={getattr(self, name)} needs images of 3 channels; these have "
+                    f"{channels}. Set augment.{name}=0."
+                )
+        if self.cutmix and batch_size < 2:
+            raise FlexsegError(
+                f"augment.cutmix={self.cutmix} needs two examples or more in a batch (of each "
+                f"worker, of several); there is {batch_size}. Set augment.cutmix=0 or enlarge "
+                "data.batch_size."
+            )
 
 
 def augment(
@@ -54,6 +113,7 @@ def augment(
     position: tf.Tensor,
     augmentation: Augmentation,
     size: tuple[int, int] | None,
+    focus: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Augments one example, and crops it to `size` at a random place.
 
@@ -65,73 +125,96 @@ def augment(
       augmentation: what to draw from.
       size: (height, width) of the result; None keeps that of the input. What lies outside the
         input is filled by reflection, in image and mask alike.
+      focus: (y, x) of a pixel that the crop must show, int64 [2], negative for none.
 
     Returns:
       (uint8 [h, w, C], uint8 [h, w])
     """
-    draw = tf.random.stateless_uniform([10], tf.stack([tf.cast(seed, tf.int64), position]))
+    key = tf.stack([tf.cast(seed, tf.int64), position])
+    draw = tf.random.stateless_uniform([10], key)
     if augmentation.geometric or size is not None:
-        image, mask = _warp(image, mask, draw, augmentation, size)
-    if augmentation.brightness or augmentation.contrast:
-        pixels = tf.cast(image, tf.float32)
-        mean = tf.reduce_mean(pixels)
-        stretch = 1.0 + augmentation.contrast * (2.0 * draw[7] - 1.0)
-        shift = 255.0 * augmentation.brightness * (2.0 * draw[8] - 1.0)
-        pixels = (pixels - mean) * stretch + mean + shift
-        image = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+        count = online_warps.draws_needed(augmentation)
+        more = tf.random.stateless_uniform([count], _own(key, _MORE_PLACES))
+        shape = tf.shape(mask) if size is None else tf.constant(size, tf.int32)
+        window = online_warps.draw_window(tf.shape(mask), shape, augmentation, draw, more, focus)
+        channels = image.shape[-1]
+        take = online_warps.resample if augmentation.geometric else online_warps.crop
+        image, mask = take(image, mask, window)
+        if size is not None:
+            image, mask = tf.ensure_shape(image, [*size, channels]), tf.ensure_shape(mask, size)
+    if augmentation.looks:
+        image = _looks(image, key, augmentation, draw)
     return image, mask
 
 
-def _warp(
-    image: tf.Tensor,
-    mask: tf.Tensor,
-    draw: tf.Tensor,
+def mix(
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    partners: tuple[tf.Tensor, tf.Tensor],
+    seed: int,
+    positions: tf.Tensor,
     augmentation: Augmentation,
-    size: tuple[int, int] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    source = tf.cast(tf.shape(mask), tf.float32)
-    shape = tf.shape(mask) if size is None else tf.constant(size, tf.int32)
-    target = tf.cast(shape, tf.float32)
+    """CutMix: a box of some examples comes, with its mask, from a partner.
 
-    # The matrix takes a pixel of the result, counted from its centre, to one of the input.
-    def coin(value: tf.Tensor, wanted: bool) -> tf.Tensor:
-        return tf.where(value < 0.5, -1.0, 1.0) if wanted else tf.constant(1.0)
+    The box covers a share of the picture that is uniform in [0, 1), less what borders cut off.
 
-    mirror_x = coin(draw[0], augmentation.flip_horizontal)
-    mirror_y = coin(draw[1], augmentation.flip_vertical)
-    angle = (2.0 * draw[2] - 1.0) * augmentation.rotation * math.pi / 180.0
-    if augmentation.rotate90:
-        angle += tf.floor(draw[3] * 4.0) * (math.pi / 2.0)
-    zoom = tf.pow(1.0 + augmentation.scale, 2.0 * draw[4] - 1.0)
-    cos, sin = tf.cos(angle) * zoom, tf.sin(angle) * zoom
-    # The window's centre lies anywhere that keeps it inside the input; larger windows are centred.
-    spare = tf.maximum(source - target, 0.0)
-    centre = (source - 1.0) / 2.0 + (draw[5:7] - 0.5) * spare
-    # Whole pixels, so that a crop alone copies pixels instead of blending them.
-    parity = tf.math.floormod(target - 1.0, 2.0) / 2.0
-    centre = tf.round(centre - parity) + parity
-    middle = (target - 1.0) / 2.0
-    a, b = cos * mirror_x, -sin * mirror_y
-    c, d = sin * mirror_x, cos * mirror_y
-    x0 = centre[1] - a * middle[1] - b * middle[0]
-    y0 = centre[0] - c * middle[1] - d * middle[0]
-    zero = tf.constant(0.0)
-    transform = tf.stack([a, b, x0, c, d, y0, zero, zero])[None]
+    Args:
+      images: uint8 [B, H, W, C].
+      masks: uint8 [B, H, W].
+      partners: images and masks of the partners, of the same shapes.
+      seed: the run's seed.
+      positions: int64 [B], places in the stream.
+      augmentation: `cutmix` is the share of the examples that are mixed.
+    """
+    keys = tf.stack([tf.fill(tf.shape(positions), tf.cast(seed, tf.int64)), positions], 1)
 
-    def resample(pixels: tf.Tensor, interpolation: str) -> tf.Tensor:
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pixels[None],
-            transforms=transform,
-            output_shape=shape,
-            fill_value=0.0,
-            interpolation=interpolation,
-            fill_mode="REFLECT",
-        )[0]
+    def inside(key: tf.Tensor) -> tf.Tensor:
+        draw = tf.random.stateless_uniform([4], _own(key, _MIXING))
+        wanted = tf.cast(draw[0] < augmentation.cutmix, tf.float32)
+        share = tf.sqrt(draw[1]) * wanted
+        return online_colors.box(tf.shape(masks)[1:], share, draw[2:])
 
-    warped = resample(tf.cast(image, tf.float32), "BILINEAR")
-    image_out = tf.cast(tf.round(warped), tf.uint8)
-    mask_out = resample(mask[..., None], "NEAREST")[..., 0]
-    if size is not None:
-        image_out = tf.ensure_shape(image_out, [*size, image.shape[-1]])
-        mask_out = tf.ensure_shape(mask_out, size)
-    return image_out, mask_out
+    boxes = tf.map_fn(inside, keys, fn_output_signature=tf.bool)
+    boxes = tf.ensure_shape(boxes, masks.shape)
+    return tf.where(boxes[..., None], partners[0], images), tf.where(boxes, partners[1], masks)
+
+
+def _looks(
+    image: tf.Tensor, key: tf.Tensor, augmentation: Augmentation, draw: tf.Tensor
+) -> tf.Tensor:
+    """Applies what touches the image alone."""
+    more = tf.random.stateless_uniform([8], _own(key, _LOOKS))
+
+    def either_way(value: tf.Tensor) -> tf.Tensor:
+        return 2.0 * value - 1.0
+
+    if augmentation.gamma:
+        pixels = online_colors.gamma(image, tf.pow(1.0 + augmentation.gamma, either_way(more[0])))
+    else:
+        pixels = tf.cast(image, tf.float32)
+    if augmentation.brightness or augmentation.contrast:
+        pixels = online_colors.stretch(
+            pixels,
+            1.0 + augmentation.contrast * either_way(draw[7]),
+            255.0 * augmentation.brightness * either_way(draw[8]),
+        )
+    if augmentation.hue or augmentation.saturation:
+        pixels = online_colors.turn_hue(
+            pixels,
+            augmentation.hue * either_way(more[1]),
+            1.0 + augmentation.saturation * either_way(more[2]),
+        )
+    if augmentation.blur:
+        pixels = online_colors.blur(pixels, augmentation.blur * more[3], augmentation.blur)
+    if augmentation.noise:
+        sigma = 255.0 * augmentation.noise * more[4]
+        pixels = online_colors.noise(pixels, sigma, _own(key, _NOISE))
+    if augmentation.cutout:
+        pixels = online_colors.cut_out(pixels, augmentation.cutout * more[5], more[6:])
+    return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+
+
+def _own(key: tf.Tensor, number: int) -> tf.Tensor:
+    """A key whose draws have nothing to do with those of the given one."""
+    return tf.random.experimental.stateless_fold_in(key, number)

@@ -238,6 +238,19 @@ def parse_features(serialized: bytes) -> dict[str, list[Any]]:
     return features
 
 
+def name_of(features: dict[str, list[Any]]) -> str:
+    """What to call a record that `parse_features` parsed, for a person.
+
+    The source's id, then (y, x) of the tile where it is one, then what augmentation did in [].
+    """
+    name: str = features[SOURCE_ID][0].decode()
+    origin, size = features[TILE_ORIGIN], features[SOURCE_SIZE]
+    if size != [features[HEIGHT][0], features[WIDTH][0]]:
+        name += f" ({origin[0]}, {origin[1]})"
+    done = features[AUGMENTATION][0].decode()
+    return f"{name} [{done}]" if done else name
+
+
 def framed(data: bytes) -> tuple[bytes, bytes, bytes]:
     """A record as it stands in a TFRecord file: length and its CRC, data, and the data's CRC.
 

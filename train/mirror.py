@@ -17,8 +17,6 @@ from pipelines import storage
 from train import checkpoints, runs
 from train.runs import Run
 
-_NOT_FETCHED = ("logs", "previews")  # nothing is gone on with from them
-
 
 @contextlib.contextmanager
 def working_copy(run: Run) -> Iterator[tuple[Run, Callable[[], None]]]:
@@ -49,8 +47,6 @@ class Mirror:
         """Copies what there is to go on with; an unfinished checkpoint is not."""
         names = {f.name for f in storage.walk(self._remote)}
         for name in sorted(names):
-            if name.partition("/")[0] in _NOT_FETCHED:
-                continue
             local = self._path(name)
             if _is_whole(name, names):
                 storage.download(storage.join(self._remote, name), local)

@@ -1,16 +1,22 @@
-"""Pictures of what a run does: contact sheets and curves."""
+"""Pictures of images and masks: overlays, errors, contact sheets; and how they are written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from pipelines.label_map import IGNORE_ID, LabelMap, colorize
 
-_GAP = 4  # pixels between the pictures of a sheet
+GAP = 4  # pixels to the right of and below each picture of a sheet
+SIDE = 256  # height of a sheet's pictures, in pixels
+
+# Colours that eyes of every kind tell apart (Okabe and Ito 2008).
+FALSE_ALARM, MISSED, CONFUSED = (213, 94, 0), (86, 180, 233), (240, 228, 66)
+_DIMMED = 0.5  # brightness of the image behind errors
 
 
 def overlay(image: np.ndarray, ids: np.ndarray, label_map: LabelMap, opacity: float) -> np.ndarray:
@@ -31,11 +37,35 @@ def overlay(image: np.ndarray, ids: np.ndarray, label_map: LabelMap, opacity: fl
     return np.where(shown, np.round(painted), base).astype(np.uint8)
 
 
+def errors(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Paints where a prediction is wrong over a dimmed image.
+
+    Foreground that is none is vermilion (`FALSE_ALARM`), foreground that was missed sky blue
+    (`MISSED`), foreground of another class yellow (`CONFUSED`). Ignored pixels are never wrong.
+
+    Args:
+      image: uint8 [H, W, C], C of 1 or 3.
+      truth: class ids uint8 [H, W].
+      found: predicted class ids uint8 [H, W].
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+    """
+    gray = image.mean(-1, keepdims=True) * _DIMMED
+    picture = np.repeat(np.round(gray).astype(np.uint8), 3, -1)
+    wrong = (truth != found) & (truth != IGNORE_ID)
+    picture[wrong & (truth == 0)] = FALSE_ALARM
+    picture[wrong & (found == 0)] = MISSED
+    picture[wrong & (truth > 0) & (found > 0)] = CONFUSED
+    return picture
+
+
 def sheet(
     images: Sequence[np.ndarray],
     masks: Sequence[Sequence[np.ndarray]],
     label_map: LabelMap,
-    side: int = 256,
+    side: int = SIDE,
+    with_errors: bool = False,
 ) -> np.ndarray:
     """A contact sheet: a row for each image, first itself, then each of its masks in colours.
 
@@ -44,6 +74,7 @@ def sheet(
       masks: for each image its masks (truth, prediction, ...), class ids uint8 [H, W].
       label_map: gives the colours.
       side: height of a row, in pixels.
+      with_errors: end each row with what is wrong in its second mask by its first; see `errors`.
 
     Returns:
       uint8 [h, w, 3], RGB.
@@ -52,6 +83,8 @@ def sheet(
     for image, row in zip(images, masks, strict=True):
         base = np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
         pictures = [base, *(colorize(ids, label_map) for ids in row)]
+        if with_errors:
+            pictures.append(errors(image, row[0], row[1]))
         size = (max(1, round(side * image.shape[1] / image.shape[0])), side)
         cells = [
             cv2.resize(
@@ -59,7 +92,7 @@ def sheet(
             )
             for i, picture in enumerate(pictures)
         ]
-        rows.append(np.hstack([np.pad(c, ((0, _GAP), (0, _GAP), (0, 0))) for c in cells]))
+        rows.append(np.hstack([np.pad(c, ((0, GAP), (0, GAP), (0, 0))) for c in cells]))
     width = max(r.shape[1] for r in rows)
     return np.vstack([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])
 
@@ -75,47 +108,10 @@ def write_png(path: str, picture: np.ndarray) -> None:
     os.replace(path + ".tmp", path)
 
 
-def write_curves(
-    folder: str, name: str, columns: Mapping[str, Sequence[float | None]], header: str
-) -> None:
-    """Writes curves over the epochs as `<name>.csv` and draws them as `<name>.png`.
-
-    Args:
-      folder: where to.
-      name: the files' stem, and the drawing's title.
-      columns: label -> a value for each epoch.
-      header: the CSV's first line.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    os.makedirs(folder, exist_ok=True)
-    rows = zip(*columns.values(), strict=True)
-    lines = [
-        f"{epoch}, " + ", ".join(f"{v:.4f}" if v is not None else "" for v in row)
-        for epoch, row in enumerate(rows)
-    ]
-    path = os.path.join(folder, name)
-    with open(path + ".csv.tmp", "w", encoding="utf-8") as file:
-        file.write("\n".join([header, *lines]) + "\n")
-    os.replace(path + ".csv.tmp", path + ".csv")
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    styles = (("tab:green", "o"), ("tab:red", "s"))
-    for (label, values), (color, marker) in zip(columns.items(), styles, strict=False):
-        known = [(i, v) for i, v in enumerate(values) if v is not None]
-        axes.plot(
-            [i for i, _ in known],
-            [v for _, v in known],
-            color=color,
-            marker=marker,
-            linestyle="--",
-            label=label,
-        )
-    axes.set_title(name)
-    axes.set_xlabel("epoch")
-    axes.grid(visible=True)
-    axes.legend(loc="upper left")
-    figure.savefig(path + ".tmp", format="png")
-    os.replace(path + ".tmp", path + ".png")
+def write_mask(path: str, ids: np.ndarray, label_map: LabelMap) -> None:
+    """Writes class ids, uint8 [H, W], as a palette PNG in the label map's colours."""
+    picture = Image.fromarray(ids, "P")
+    # All 256 entries: with fewer, Pillow would pack pixels into fewer bits.
+    picture.putpalette(colorize(np.arange(256, dtype=np.uint8)[None], label_map).tobytes())
+    picture.save(path + ".tmp", format="PNG")
+    os.replace(path + ".tmp", path)

@@ -17,7 +17,9 @@ from pipelines import label_map as label_maps
 from pipelines import storage
 from pipelines.manifest import Manifest
 from pipelines.preparation import Preparation
+from train import changes
 from train import experiment as experiments
+from train.console import say
 from train.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ _FLOAT32 = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """The run whose best weights another one began with; the checksum is of their file."""
+
+    run: str
+    weights_sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """What a run is, without its weights.
 
@@ -48,6 +58,8 @@ class Run:
       preparation: what was done to the sources of its dataset.
       dataset_fingerprint: which dataset that was.
       work: the local folder that stands for a remote one in training; "" where there is none.
+      init_from: what its weights began with; None where they were drawn.
+      writes: whether this process keeps the run; of several workers that train it, one does.
     """
 
     folder: str
@@ -59,6 +71,8 @@ class Run:
     preparation: Preparation
     dataset_fingerprint: str
     work: str = ""
+    init_from: Origin | None = None
+    writes: bool = True
 
     def path(self, *names: str) -> str:
         return storage.join(self.work or self.folder, *names)
@@ -122,6 +136,7 @@ def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
       FlexsegError: where network and dataset do not fit.
     """
     from pipelines import batches
+    from train import epoch_previews, monitor
 
     manifest.split("train")
     if manifest.label_map.num_classes < 2:
@@ -135,6 +150,9 @@ def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
             f"model.head=sigmoid is for two classes; {manifest.folder} has "
             f"{manifest.label_map.num_classes}. Use model.head=softmax."
         )
+    monitor.refuse_misfit(experiment.train.monitor, manifest)
+    if experiment.train.has_preview_folder:
+        epoch_previews.find_images(experiment.train.preview_folder, experiment.train.preview_count)
     size = batches.example_size(manifest, experiment.data.crop_size)
     try:
         registry.check_size(size, model.network.size_divisor, model.network.size_minimum)
@@ -158,8 +176,12 @@ def plan(folder: str, experiment: Experiment, manifest: Manifest) -> Run:
     )
 
 
-def claim(run: Run) -> None:
+def claim(run: Run, *, dry: bool = False) -> None:
     """Makes the folder this run's own, or refuses it.
+
+    Args:
+      run: whose folder it shall be.
+      dry: refuse alone; write nothing.
 
     Raises:
       FlexsegError: where it holds something else, or a run of another experiment or dataset.
@@ -176,14 +198,21 @@ def claim(run: Run) -> None:
         )
     if known:
         there = load(folder)
-        changes = experiments.differences(there.experiment, run.experiment)
+        allowed, refused = changes.judge(there.experiment, run.experiment)
         if there.dataset_fingerprint != run.dataset_fingerprint:
-            changes.append("the dataset is another")
-        if changes:
+            refused.append("the dataset is another")
+        if there.init_from != run.init_from:
+            refused.append(f"init_from: {_shown(there.init_from)}, now {_shown(run.init_from)}")
+        if refused:
             raise FlexsegError(
-                f"--run={folder} holds a run that differs ({'; '.join(changes)}). Give a new "
+                f"--run={folder} holds a run that differs ({'; '.join(refused)}). Give a new "
                 "folder, or what it was begun with."
             )
+        if allowed and not dry:
+            _write(storage.join(folder, EXPERIMENT), texts[EXPERIMENT])
+            say(f"{folder} goes on with changes: {'; '.join(allowed)}.")
+        return
+    if dry:
         return
     storage.make_folder(folder)
     for name, text in texts.items():
@@ -212,6 +241,7 @@ def load(folder: str) -> Run:
             size=(height, width),
             preparation=Preparation.from_dict(seen["preparation"]),
             dataset_fingerprint=seen["dataset_fingerprint"],
+            init_from=Origin(**seen["init_from"]) if seen.get("init_from") else None,
         )
     except (KeyError, TypeError) as error:
         raise FlexsegError(f"The run {folder} is damaged: {INPUT}: {error}") from error
@@ -227,18 +257,24 @@ def _read(folder: str, name: str) -> Any:
 
 def _texts(run: Run) -> dict[str, str]:
     """A run's first files by name, in the order in which they are written."""
-    seen = {
+    seen: dict[str, Any] = {
         "data": run.data,
         "channels": run.channels,
         "size": list(run.size),
         "preparation": json.loads(json.dumps(dataclasses.asdict(run.preparation))),
         "dataset_fingerprint": run.dataset_fingerprint,
     }
+    if run.init_from:
+        seen["init_from"] = dataclasses.asdict(run.init_from)
     return {
         LABEL_MAP: label_maps.dump(run.label_map),
         INPUT: yaml.safe_dump(seen, sort_keys=False),
         EXPERIMENT: experiments.dump(run.experiment),  # last: it makes the folder a run
     }
+
+
+def _shown(origin: Origin | None) -> str:
+    return f"{origin.run} ({origin.weights_sha256[:8]})" if origin else "none"
 
 
 def _is_begun(folder: str, name: str, texts: dict[str, str]) -> bool:

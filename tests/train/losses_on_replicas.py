@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from train import loop, losses
+from train import distribution, loop, losses
 from train.experiment import DistributeConfig
 
 
@@ -25,7 +25,7 @@ def drawn():
 
 def main(record, texts):
     """Writes value and gradient of each loss, on one device and on two."""
-    strategy = loop.make_strategy(DistributeConfig(cpu_devices=2))
+    strategy = distribution.make_strategy(DistributeConfig(cpu_devices=2))
     assert strategy.num_replicas_in_sync == 2
     logits, labels = drawn()
     parsed = [losses.parse(text) for text in texts]

@@ -1,5 +1,6 @@
 """Early stopping, the plateau and the best epoch, on values that are made up."""
 
+import contextlib
 import json
 import types
 from pathlib import Path
@@ -10,9 +11,8 @@ import tensorflow as tf
 
 from pipelines import batches
 from pipelines import manifest as manifests
-from train import runs
-from train import train as training
-from train.train import Progress
+from train import epoch_end, runs
+from train.progress import Progress
 
 
 def matrix_of(dice):
@@ -30,15 +30,24 @@ class ScriptedSteps:
     def __init__(self, script):
         self.script = list(script)
         self.epoch = -1
+        self.is_averaged = False
         self.plateau = tf.Variable(1.0)
         self.optimizer = types.SimpleNamespace(learning_rate=tf.Variable(0.1))
         self.model = self
 
     def evaluate(self, dataset):
+        assert self.is_averaged
         loss, dice = self.script[self.epoch]
         return loss, matrix_of(dice)
 
+    @contextlib.contextmanager
+    def averaged(self):
+        self.is_averaged = True
+        yield
+        self.is_averaged = False
+
     def save_weights(self, path):
+        assert self.is_averaged
         Path(path).write_text(str(self.epoch))
 
 
@@ -53,16 +62,19 @@ def play(planned, monkeypatch):
         runs.claim(run)
         manifest = manifests.load(run.data)
         steps, progress, seen = ScriptedSteps(script), Progress(), []
-        watcher = types.SimpleNamespace(epoch=lambda *_: None)
+        shown = []
+        watcher = types.SimpleNamespace(epoch=lambda *_: shown.append(steps.is_averaged))
         while not progress.finished:
             steps.epoch += 1
             progress.step += 1
             progress.epoch_losses, progress.epoch_confusion = [1.0], matrix_of(0.5).tolist()
-            training._end_epoch(run, steps, manifest, progress, 1, len(script), watcher)
+            epoch_end.end_epoch(run, steps, manifest, progress, 1, len(script), watcher)
             kept = int(Path(run.path(runs.BEST_WEIGHTS)).read_text())
             best = json.loads(Path(run.path(runs.BEST)).read_text())
             assert kept == best["epoch"] == progress.best_epoch
             seen.append((kept, round(float(steps.plateau.numpy()), 4)))
+        assert shown == [True] * len(seen)
+        assert progress.ended_by == ("epochs" if progress.step == len(script) else "patience")
         return seen
 
     return run_script
@@ -135,3 +147,28 @@ def test_without_a_validation_split_the_newest_weights_are_the_best(play, large_
     seen = play(by_dice(*[0.5] * 5), keys, large_datasets["tiled"])
     assert best_of(seen) == [0, 1, 2, 3, 4]
     assert plateau_of(seen) == [1] * 5
+
+
+@pytest.mark.parametrize("monitor", ["val_iou", "val_recall", "val_dice/class_1"])
+def test_any_figure_can_say_which_epoch_is_the_best(play, monitor):
+    """All of these rise with the hits of the script's confusion matrix."""
+    seen = play(by_dice(0.5, 0.4, 0.6, 0.6, 0.7, 0.1), {"train.monitor": monitor})
+    assert best_of(seen) == [0, 0, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "epochs"), [("val_loss", 3), ("val_dice", 8), ("val_dice/class_1", 8), ("loss", 3)]
+)
+def test_patience_and_plateau_go_by_what_is_monitored(play, monitor, epochs):
+    """The loss gets worse while Dice gets better; that of the train split stays as it is."""
+    script = [(1 + epoch, 0.1 * epoch) for epoch in range(8)]
+    keys = {"train.monitor": monitor, "train.patience": 2, "train.plateau_patience": 1}
+    seen = play(script, keys)
+    assert len(seen) == epochs
+    assert (plateau_of(seen)[-1] < 1) == (epochs == 3)
+
+
+def test_without_a_validation_split_a_figure_of_the_train_split_is_followed(play, large_datasets):
+    keys = {"train.monitor": "dice", "train.patience": 2}
+    seen = play(by_dice(*[0.5] * 5), keys, large_datasets["tiled"])
+    assert best_of(seen) == [0, 0, 0]

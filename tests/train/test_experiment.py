@@ -72,12 +72,16 @@ def candidates(leaf):
         return [default + 3, default * 2, default + 1, default - 1]
     if kind is float:
         return [default / 2 + 0.0123]
+    if key == "train.monitor":
+        return ["val_loss"]
     if kind is str:
         return ["0.5*ce+0.5*dice"]
     if key == "data.fold":
         return [2]
     if key == "data.crop_size":
         return [(48, 40)]
+    if key == "optimizer.beta_2":
+        return [0.99]
     item = typing.get_args(next((a for a in typing.get_args(kind) if typing.get_args(a)), kind))[0]
     of_levels = [(item(0.25) or item(3),) * n for n in (5, 4, 3, 2, 6)]
     return [tuple(2 * v for v in default), tuple(v + 1 for v in default), *of_levels]

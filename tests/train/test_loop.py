@@ -7,73 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import registry
 from pipelines import batches
 from pipelines import manifest as manifests
-from train import loop, losses, metrics, runs
-from train.experiment import DistributeConfig, OptimizerConfig
+from tests.train.tiny_steps import VISIBLE, iterator_of, network, some_batches, steps_of, weights_of
+from train import distribution, losses, metrics
+from train.experiment import DistributeConfig
 
-# Adam divides by the root of the second moment, and so hides how gradients were clipped unless
-# epsilon is of their size.
-VISIBLE = OptimizerConfig(
-    epsilon=0.03, learning_rate=0.05, clip="none", schedule="cosine", warmup_steps=2
-)
-TOTAL = 8
 CLIPPING = {
     "none": {},
     "value": {"clipvalue": 0.003},
     "norm": {"clipnorm": 0.05},
     "global_norm": {"global_clipnorm": 0.03},
 }
-
-
-def network(policy="float32", **knobs):
-    with runs.precision(policy):
-        return registry.build(
-            "flex_unet",
-            num_classes=3,
-            seed=4,
-            **{"base_filters": 2, "levels": 1, "dropout_rate": 0.0, **knobs},
-        )
-
-
-def some_batches(count=3, batch_size=4, size=8):
-    rng = np.random.default_rng(0)
-    return [
-        {
-            "image": rng.integers(0, 256, (batch_size, size, size, 3)).astype(np.uint8),
-            "mask": rng.choice([0, 1, 2, 255], (batch_size, size, size)).astype(np.uint8),
-        }
-        for _ in range(count)
-    ]
-
-
-def steps_of(config=VISIBLE, loss="ce", loss_scaling=False, **how):
-    strategy = loop.make_strategy(DistributeConfig())
-    with strategy.scope():
-        model = network(**how)
-    return loop.Steps(
-        strategy,
-        model,
-        losses.parse(loss),
-        config,
-        num_classes=3,
-        total_steps=TOTAL,
-        loss_scaling=loss_scaling,
-    )
-
-
-def iterator_of(steps, data):
-    spec = {
-        "image": tf.TensorSpec([*data[0]["image"].shape], tf.uint8),
-        "mask": tf.TensorSpec([*data[0]["mask"].shape], tf.uint8),
-    }
-    dataset = tf.data.Dataset.from_generator(lambda: iter(data), output_signature=spec)
-    return steps.distribute(dataset)
-
-
-def weights_of(model):
-    return {v.path: v.numpy() for v in model.weights}
 
 
 def expected_rate(step):
@@ -210,7 +155,7 @@ def test_float16_skips_what_overflows_and_goes_on_with_half_the_scale(clip, scal
     config = dataclasses.replace(VISIBLE, clip=clip)
     data = some_batches(3, batch_size=1, size=2)
     how = {"policy": "mixed_float16", "base_filters": 1, "normalization": "none"}
-    steps = steps_of(config, loss_scaling=True, **how)
+    steps = steps_of(config, options={"loss_scaling": True}, **how)
     model = steps.model
     assert steps.loss_scale == 32768
     iterator = iterator_of(steps, data)
@@ -238,7 +183,7 @@ def test_float16_skips_what_overflows_and_goes_on_with_half_the_scale(clip, scal
 def test_the_loss_scale_changes_no_update():
     """float32 all through, so that the scale alone is seen: a power of two is exact."""
     data = some_batches(2)
-    plain, scaled = steps_of(), steps_of(loss_scaling=True)
+    plain, scaled = steps_of(), steps_of(options={"loss_scaling": True})
     for steps in (plain, scaled):
         steps.train(iterator_of(steps, data), 0, 2)
     for one, other in zip(trainable_of(plain.model), trainable_of(scaled.model), strict=True):
@@ -248,10 +193,10 @@ def test_the_loss_scale_changes_no_update():
 def test_several_devices_after_tensorflow_began_are_refused():
     tf.constant(0)
     with pytest.raises(ValueError, match=r"distribute\.cpu_devices comes too late"):
-        loop.make_strategy(DistributeConfig(cpu_devices=2))
+        distribution.make_strategy(DistributeConfig(cpu_devices=2))
 
 
 @pytest.mark.parametrize(("wanted", "replicas"), [("auto", 1), ("one", 1), ("mirrored", 1)])
 def test_one_device_serves_every_strategy(wanted, replicas):
-    strategy = loop.make_strategy(DistributeConfig(strategy=wanted))
+    strategy = distribution.make_strategy(DistributeConfig(strategy=wanted))
     assert strategy.num_replicas_in_sync == replicas

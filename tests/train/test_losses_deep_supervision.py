@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from flexseg_errors import FlexsegError
 from pipelines.label_map import IGNORE_ID
-from train import deep_supervision, loop, losses, metrics
+from train import deep_supervision, distribution, loop, losses, metrics
 from train.deep_supervision import DeepSupervision
 from train.experiment import DistributeConfig, OptimizerConfig
 
@@ -64,7 +64,7 @@ def test_the_main_logits_are_the_first_of_several():
 
 def steps_of(**options):
     """A network of one pixel's view with three outputs."""
-    strategy = loop.make_strategy(DistributeConfig())
+    strategy = distribution.make_strategy(DistributeConfig())
     with strategy.scope():
         image = keras.Input([8, 8, 3])
         seeds = [keras.initializers.RandomNormal(0.02, seed=i) for i in range(3)]

@@ -51,17 +51,42 @@ def test_a_picture_is_read_back_as_it_was_written(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.png"]
 
 
-def test_curves_leave_empty_what_has_no_figure(tmp_path):
-    columns = {"dice": [None, 0.25, 1 / 3], "val_dice": [None, None, None]}
-    previews.write_curves(str(tmp_path), "metrics", columns, "epoch, dice, val_dice")
-    lines = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert lines == ["epoch, dice, val_dice", "0, , ", "1, 0.2500, ", "2, 0.3333, "]
-    assert cv2.imread(str(tmp_path / "metrics.png")) is not None
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "metrics.png"]
+def test_errors_are_painted_by_their_kind_and_what_is_ignored_is_never_wrong():
+    image, truth = image_and_ids(3)
+    found = np.random.default_rng(1).integers(0, 3, truth.shape, dtype=np.uint8)
+    picture = previews.errors(image, truth, found)
+    kinds = set()
+    for y, x in np.ndindex(*truth.shape):
+        true, said = truth[y, x], found[y, x]
+        if true in (IGNORE_ID, said):
+            kinds.add("right")
+            gray = image[y, x].astype(float).mean() / 2
+            assert abs(picture[y, x] - gray).max() <= 0.5
+        elif true == 0:
+            kinds.add("false alarm")
+            assert tuple(picture[y, x]) == (213, 94, 0)
+        elif said == 0:
+            kinds.add("missed")
+            assert tuple(picture[y, x]) == (86, 180, 233)
+        else:
+            kinds.add("confused")
+            assert tuple(picture[y, x]) == (240, 228, 66)
+    assert len(kinds) == 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_ends_with_the_errors_of_its_second_mask(channels):
+    image, truth = image_and_ids(channels)
+    found = np.roll(truth, 1)
+    found[found == IGNORE_ID] = 0
+    sheet = previews.sheet([image], [(truth, found)], MAP, side=9, with_errors=True)
+    assert sheet.shape == (13, 4 * 17, 3)
+    wanted = previews.errors(image, truth, found)
+    np.testing.assert_array_equal(sheet[:9, 3 * 17 : 3 * 17 + 13], wanted)
 
 
 def test_the_previews_of_a_run_show_validation_images(trained):
-    """Two rows of image, truth and prediction, for each of the two epochs."""
+    """Two rows of image, truth, prediction and error, for each of the two epochs."""
     for epoch in (0, 1):
         picture = cv2.imread(str(trained / "previews" / f"epoch_{epoch:04d}.png"))
-        assert picture.shape == (2 * 260, 3 * 260, 3)
+        assert picture.shape == (2 * 260, 4 * 260, 3)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,35 +15,45 @@ import pytest
 import tensorflow as tf
 
 import flexseg
+from flexseg_errors import FlexsegError
 from train import checkpoints, loop, runs
-from train import train as training
+from train.stop_signal import StopSignal
 
 ROOT = Path(__file__).parents[2]
 # All that could get out of step: dropout, augmentation, order, a plateau, patience, batch
-# normalization. Three epochs of two steps, which are no whole passes, saved at each step.
+# normalization, accumulated gradients, the average of the weights. Four epochs of two steps, which
+# are no whole passes, saved at each step.
 KEYS = {
     "model.dropout_rate": 0.3,
     "augment.brightness": 0.3,
     "augment.rotation": 30,
     "optimizer.schedule": "constant",
     "optimizer.learning_rate": 0.3,
-    "train.seed": 1,  # with which the second epoch is worse than the first
-    "train.epochs": 3,
+    "optimizer.accumulate_steps": 2,
+    "train.ema_decay": 0.6,
+    "train.seed": 2,  # with which the second epoch is better than the first, and the third worse
+    "train.epochs": 4,
     "train.steps_per_epoch": 2,
     "train.steps_per_call": 1,
     "train.checkpoint_steps": 1,
     "train.keep_checkpoints": 9,
-    "train.monitor": "val_loss",
+    "train.monitor": "loss",
     "train.patience": 2,
     "train.plateau_patience": 1,
 }
-STEPS = 6
+STEPS = 8
+# Float16 gradients, with a loss scale that changes at each step; see `half`.
+HALF_KEYS = {
+    **KEYS,
+    "train.precision": "mixed_float16",
+    "train.epochs": 2,
+    "train.ema_decay": 0,
+    "optimizer.accumulate_steps": 1,
+}
 
 
-@pytest.fixture(scope="module")
-def unbroken(train_command, tmp_path_factory):
-    """A finished run, and copies of it from just before and just after each checkpoint."""
-    folder = tmp_path_factory.mktemp("resume")
+def watched(folder, arguments):
+    """Trains `folder`/run, and copies it just before and just after each checkpoint."""
     save = checkpoints.save
 
     def saving(where, step, *args, **kwargs):
@@ -52,8 +63,15 @@ def unbroken(train_command, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "save", saving)
-        assert flexseg.main(train_command(folder / "run", KEYS)) == 0
+        assert flexseg.main(arguments) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(train_command, tmp_path_factory):
+    """A finished run, and copies of it from just before and just after each checkpoint."""
+    folder = tmp_path_factory.mktemp("resume")
+    return watched(folder, train_command(folder / "run", KEYS))
 
 
 def arrays_in_checkpoint(folder):
@@ -71,9 +89,21 @@ def arrays_in_weights(path):
     return found
 
 
-def assert_same_end(one, other):
+def events_in(run):
+    """What TensorBoard shows, but for times: (step, tag, value) in order, from all files."""
+    found = []
+    for path in (run / "logs").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag not in ("train/examples_per_second", "train/waiting_share"):
+                    found.append((event.step, value.tag, value.tensor.SerializeToString()))
+    return sorted(found)
+
+
+def assert_same_end(one, other, steps=STEPS):
     """Last checkpoint with its state, best weights, history, curves: the same, to the bit."""
-    last = f"checkpoints/step-{STEPS:09d}"
+    last = f"checkpoints/step-{steps:09d}"
     assert checkpoints.latest(str(one / "checkpoints")) == str(one / last)
     assert checkpoints.latest(str(other / "checkpoints")) == str(other / last)
     for read, name in ((arrays_in_checkpoint, last), (arrays_in_weights, runs.BEST_WEIGHTS)):
@@ -81,25 +111,30 @@ def assert_same_end(one, other):
         assert expected.keys() == found.keys()
         for key, value in expected.items():
             np.testing.assert_array_equal(found[key], value, key)
-    files = [f"{last}/state.json", runs.BEST, "history.json"]
+    files = [f"{last}/state.json", runs.BEST, runs.BEST_WEIGHTS, "history.json"]
     files += [f"eval/train_{c}.{s}" for c in ("losses", "metrics") for s in ("csv", "png")]
     for name in files:
         assert (other / name).read_bytes() == (one / name).read_bytes(), name
+    assert events_in(other) == events_in(one), "none is missing, and none is there twice"
 
 
 def test_the_unbroken_run_does_what_could_go_wrong(unbroken):
     """The plateau is reached while there is something to go on with, and dropout has a state."""
-    rates = json.loads((unbroken / "run" / "history.json").read_text())["learning_rate"]
-    assert len(rates) == 3
-    assert rates[-1] < rates[0]
+    history = json.loads((unbroken / "run" / "history.json").read_text())
+    assert len(history["loss"]) == 4
+    assert history["loss"][1] < history["loss"][0] < 10
+    assert history["loss"][2] > history["loss"][1]
+    assert history["learning_rate"][3] < history["learning_rate"][2]
+    assert json.loads((unbroken / "run" / runs.BEST).read_text())["epoch"] != 0
     names = arrays_in_checkpoint(unbroken / "run" / "checkpoints" / "step-000000003")
     assert [n for n in names if "seed_state" in n]
+    assert [n for n in names if n.startswith("average/values")]
     assert [n for n in names if "moving_variance" in n or "_variables" in n]
     losses = json.loads((unbroken / "after-3/checkpoints/step-000000003/state.json").read_text())
     assert len(losses["epoch_losses"]) == 1, "step 3 is in the middle of an epoch"
 
 
-MOMENTS = [f"after-{k}" for k in range(1, STEPS + 1)] + [f"before-{k}" for k in (2, 4, STEPS)]
+MOMENTS = [f"after-{k}" for k in range(1, STEPS + 1)] + [f"before-{k}" for k in (2, 4, 6, STEPS)]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -111,6 +146,58 @@ def test_a_run_restored_at_any_step_ends_as_if_it_had_never_stopped(
     shutil.copytree(unbroken / moment, run)
     assert flexseg.main(train_command(run, KEYS)) == 0
     assert_same_end(unbroken / "run", run)
+
+
+def tear(run, step, name):
+    path = run / "checkpoints" / f"step-{step:09d}" / name
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def test_a_torn_checkpoint_costs_its_step_alone(unbroken, train_command, tmp_path, command):
+    """The one before it is taken, and it is said which was left out and why."""
+    run = tmp_path / "run"
+    shutil.copytree(unbroken / "after-5", run)
+    tear(run, 5, "variables.data-00000-of-00001")
+    done = command(*train_command(run, KEYS))
+    assert done.status == 0, done.err
+    assert "step-000000005 is left out: variables.data-00000-of-00001 is not what" in done.err
+    assert "Going on after step 4 of 8." in done.err
+    assert_same_end(unbroken / "run", run)
+
+
+def test_a_kill_between_best_weights_best_json_and_checkpoint(unbroken, train_command, tmp_path):
+    """The weights are those of an epoch that no file tells of, and a checkpoint is half there."""
+    run = tmp_path / "run"
+    shutil.copytree(unbroken / "before-4", run)
+    shutil.copy(unbroken / "after-3" / runs.BEST, run / runs.BEST)
+    half = run / "checkpoints" / "step-000000004.tmp"
+    shutil.copytree(unbroken / "after-4" / "checkpoints" / "step-000000004", half)
+    (half / "state.json").unlink()
+    assert (run / runs.BEST_WEIGHTS).read_bytes() != (
+        unbroken / "after-3" / runs.BEST_WEIGHTS
+    ).read_bytes()
+    assert flexseg.main(train_command(run, KEYS)) == 0
+    assert_same_end(unbroken / "run", run)
+
+
+@pytest.fixture(scope="module")
+def half(train_command, tmp_path_factory):
+    """As `unbroken`, in float16, with a loss scale that is doubled after each good step."""
+    folder = tmp_path_factory.mktemp("half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_SCALE_GROWTH_STEPS", 1)
+        yield watched(folder, train_command(folder / "run", HALF_KEYS))
+
+
+@pytest.mark.parametrize("moment", ["after-1", "after-3"])
+def test_the_loss_scale_goes_on_where_it_was(half, train_command, tmp_path, moment):
+    scale = "loss_scale/.ATTRIBUTES/VARIABLE_VALUE"
+    steps = [half / "run" / "checkpoints" / f"step-{k:09d}" for k in (1, 2, 3)]
+    assert len({float(arrays_in_checkpoint(path)[scale]) for path in steps}) > 1
+    run = tmp_path / "run"
+    shutil.copytree(half / moment, run)
+    assert flexseg.main(train_command(run, HALF_KEYS)) == 0
+    assert_same_end(half / "run", run, steps=4)
 
 
 KILLED = """
@@ -141,7 +228,7 @@ def test_a_killed_process_leaves_what_the_same_command_goes_on_with(
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     done = command(*arguments)
     assert done.status == 0
-    assert "Going on after step 3 of 6." in done.err
+    assert "Going on after step 3 of 8." in done.err
     assert_same_end(unbroken / "run", tmp_path / "run")
 
 
@@ -176,6 +263,9 @@ def test_a_signal_saves_the_step_and_ends_with_130_and_a_word(
     stopped = command(*arguments)
     assert stopped.status == 130
     assert "interrupted. Run the same command again to go on." in stopped.err
+    assert "Stopped after step 3 of 8, which is kept." in stopped.err
+    said = stopped.err.partition("Go on with:\n")[2].splitlines()[0]
+    assert sorted(shlex.split(said)) == sorted(["flexseg", *arguments])
     assert signal.getsignal(number) is harmless_signals, "the handler is put back"
     last = checkpoints.latest(str(tmp_path / "run" / "checkpoints"))
     assert last.endswith("step-000000003")
@@ -186,7 +276,7 @@ def test_a_signal_saves_the_step_and_ends_with_130_and_a_word(
 
 
 def test_a_second_signal_stops_at_once(harmless_signals):
-    stop = training._StopSignal()
+    stop = StopSignal()
     with stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set
@@ -234,5 +324,5 @@ def test_there_is_no_latest_checkpoint_where_there_is_none(tmp_path):
 def test_a_checkpoint_that_lacks_a_variable_is_refused(tmp_path):
     checkpoints.save(str(tmp_path), 1, variables_of(1.0), {}, keep=1)
     more = tf.train.Checkpoint(v=tf.Variable(0.0), w=tf.Variable(0.0))
-    with pytest.raises(AssertionError):
+    with pytest.raises(FlexsegError, match=r"w \[\] is missing"):
         checkpoints.restore(checkpoints.latest(str(tmp_path)), more)

@@ -1,6 +1,5 @@
 """What a training leaves behind, and that the same experiment leaves the same."""
 
-import csv
 import json
 
 import cv2
@@ -20,12 +19,17 @@ from train import loop, metrics, runs
 FILES = [
     "best/best.json",
     "best/model.weights.h5",
+    "checkpoints/step-000000004/checksums.json",
     "checkpoints/step-000000004/state.json",
     "checkpoints/step-000000004/variables.data-00000-of-00001",
     "checkpoints/step-000000004/variables.index",
+    "checkpoints/step-000000006/checksums.json",
     "checkpoints/step-000000006/state.json",
     "checkpoints/step-000000006/variables.data-00000-of-00001",
     "checkpoints/step-000000006/variables.index",
+    "eval/confusion.png",
+    "eval/train_classes.csv",
+    "eval/train_classes.png",
     "eval/train_losses.csv",
     "eval/train_losses.png",
     "eval/train_metrics.csv",
@@ -36,7 +40,9 @@ FILES = [
     "label_map.yaml",
     "previews/epoch_0000.png",
     "previews/epoch_0001.png",
+    "previews/strip_valid.png",
 ]
+CLASS_DICES = ["dice/class_1", "dice/class_2"]
 
 
 def weights_in(path):
@@ -69,22 +75,31 @@ def test_a_run_directory_holds_what_the_design_says_and_nothing_else(trained):
 
 def test_the_history_has_a_value_of_everything_for_every_epoch(trained):
     history = json.loads((trained / "history.json").read_text())
-    assert list(history) == ["loss", "dice", "learning_rate", "val_loss", "val_dice"]
+    figures = ["loss", "dice", "iou", "precision", "recall", "accuracy", *CLASS_DICES]
+    assert list(history) == [*figures, "learning_rate", *(f"val_{name}" for name in figures)]
     assert {len(values) for values in history.values()} == {2}
 
 
 @pytest.mark.parametrize(
-    ("name", "columns"),
-    [("train_losses", ["loss", "val_loss"]), ("train_metrics", ["dice", "val_dice"])],
+    ("name", "header", "columns"),
+    [
+        ("train_losses", "epoch, loss, val_loss", ["loss", "val_loss"]),
+        ("train_metrics", "epoch,dice,val_dice,", ["dice", "val_dice"]),
+        (
+            "train_classes",
+            "epoch,dice/class_1,dice/class_2,val_dice/class_1,val_dice/class_2",
+            [*CLASS_DICES, *(f"val_{name}" for name in CLASS_DICES)],
+        ),
+    ],
 )
-def test_the_curves_are_the_history(trained, name, columns):
+def test_the_curves_are_the_history(trained, name, header, columns):
     history = json.loads((trained / "history.json").read_text())
-    with open(trained / "eval" / f"{name}.csv", newline="") as file:
-        header, *rows = csv.reader(file, skipinitialspace=True)
-    assert header == ["epoch", *columns]
-    assert [row[0] for row in rows] == ["0", "1"]
-    for i, column in enumerate(columns, 1):
-        assert [row[i] for row in rows] == [f"{value:.4f}" for value in history[column]]
+    lines = (trained / "eval" / f"{name}.csv").read_text().splitlines()
+    assert lines[0] == header
+    for epoch, line in enumerate(lines[1:]):
+        values = [history[column][epoch] for column in columns]
+        assert line.split(", ") == [str(epoch), *(f"{value:.4f}" for value in values)]
+    assert len(lines) == 3
     assert cv2.imread(str(trained / "eval" / f"{name}.png")).shape == (600, 800, 3)
 
 
@@ -95,19 +110,30 @@ def test_the_best_is_the_epoch_with_the_highest_foreground_dice(trained):
     assert best == {"epoch": epoch, **{key: values[epoch] for key, values in history.items()}}
 
 
-def test_tensorboard_gets_the_scalars_of_steps_and_epochs(trained):
+def test_tensorboard_gets_the_scalars_and_pictures_of_steps_and_epochs(trained):
     path = next((trained / "logs").iterdir())
-    seen = {}
+    seen, pictures = {}, {}
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         event = tf.compat.v1.Event.FromString(record)
         for value in event.summary.value:
-            seen.setdefault(value.tag, {})[event.step] = tf.make_ndarray(value.tensor).item()
-    epochs = {f"epoch/{k}" for k in ("loss", "dice", "learning_rate", "val_loss", "val_dice")}
+            if value.metadata.plugin_data.plugin_name == "images":
+                picture = tf.io.decode_png(tf.make_ndarray(value.tensor)[2]).numpy()
+                pictures.setdefault(value.tag, {})[event.step] = picture
+            else:
+                seen.setdefault(value.tag, {})[event.step] = tf.make_ndarray(value.tensor).item()
+    history = json.loads((trained / "history.json").read_text())
+    epochs = {f"epoch/{name}" for name in history}
     calls = {
         f"train/{k}" for k in ("loss", "learning_rate", "examples_per_second", "waiting_share")
     }
     assert set(seen) == epochs | calls
-    history = json.loads((trained / "history.json").read_text())
+    assert set(pictures) == {"valid/image_truth_prediction_error", "valid/confusion"}
+    for epoch, step in enumerate((3, 6)):
+        sheet = cv2.imread(str(trained / "previews" / f"epoch_{epoch:04d}.png"))[..., ::-1]
+        found = pictures["valid/image_truth_prediction_error"][step]
+        np.testing.assert_array_equal(found, sheet)
+    newest = cv2.imread(str(trained / "eval" / "confusion.png"))[..., ::-1]
+    np.testing.assert_array_equal(pictures["valid/confusion"][6], newest)
     assert list(seen["epoch/val_loss"]) == [3, 6]
     assert list(seen["epoch/val_loss"].values()) == pytest.approx(history["val_loss"])
     assert list(seen["train/loss"]) == [2, 3, 4, 6], "calls end at checkpoints and epochs"
@@ -126,7 +152,7 @@ def test_the_saved_experiment_makes_the_same_run_bit_for_bit(trained, dataset, t
     assert "Epoch 1: loss" in done.err
     assert_same_weights(trained, again)
     for name in set(FILES) - {runs.BEST_WEIGHTS}:
-        if "variables" not in name:
+        if "variables" not in name and "checksums" not in name:
             assert (again / name).read_bytes() == (trained / name).read_bytes(), name
 
 
@@ -242,13 +268,14 @@ def test_a_dataset_without_a_validation_split_keeps_the_newest_weights(
     assert done.status == 0, done.err
     assert json.loads((tmp_path / "run" / runs.BEST).read_text())["epoch"] == 2
     history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert list(history) == ["loss", "dice", "learning_rate"]
+    assert not [name for name in history if name.startswith("val_")]
+    assert "No valid split: val_loss cannot be followed" in done.err
 
 
 def test_the_input_is_read_as_the_experiment_says(train_command, tmp_path, command, monkeypatch):
     seen = []
 
-    def train(manifest, options, start_step):
+    def train(manifest, options, start_step, part):
         seen.append((options, start_step))
         raise FlexsegError("seen enough")
 
