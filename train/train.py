@@ -70,8 +70,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "experiment",
         None,
-        "YAML file with some or all of the keys below, or the name of an experiment that comes "
-        f"with flexseg: {', '.join(shipped.names())}.",
+        "YAML file with some or all of the keys below, the INI config of an older project, or the "
+        f"name of an experiment that comes with flexseg: {', '.join(shipped.names())}.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -8,7 +8,7 @@ its start included; what a step costs is measured before, by two short runs. Pri
 README.md and BUILD.md quote; asserts nothing.
 
     PYTHONPATH=. python tests/benchmarks/quality.py --data=FOLDER [--sets=lung,faz] [--minutes=8]
-        [--recipes=published,ours] [--without=augment.flip_horizontal=false] [--keep=FOLDER]
+        [--recipes=published,flexseg] [--without=augment.flip_horizontal=false] [--keep=FOLDER]
 
 FOLDER holds SET/images and SET/masks. --without changes one key of every recipe, to see what it is
 worth; it may be given several times, each a training of its own beside the recipe as it is.
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--recipes", default="published,ours")
+    parser.add_argument("--recipes", default="published,flexseg")
     parser.add_argument("--minutes", type=float, default=8, help="processor minutes a training")
     parser.add_argument("--without", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--keep", default="", help="folder in which datasets and runs stay")

@@ -45,11 +45,19 @@ def recorded(record, arguments):
     )
 
 
-def test_two_replicas_do_what_one_does(train_command, tmp_path):
-    """Same global batch: same losses, confusion matrices, weights, evaluations."""
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"optimizer.accumulate_steps": 2, "train.ema_decay": 0.5}],
+    ids=["plain", "accumulation_and_average"],
+)
+def test_two_replicas_do_what_one_does(train_command, tmp_path, more):
+    """Same global batch: same losses, confusion matrices, weights, evaluations.
+
+    What is evaluated are the averaged weights, where there are any.
+    """
     records = {}
     for devices in (1, 2):
-        keys = {**KEYS, "distribute.cpu_devices": devices}
+        keys = {**KEYS, **more, "distribute.cpu_devices": devices}
         record = tmp_path / f"{devices}.npz"
         done = recorded(record, train_command(tmp_path / str(devices), keys))
         assert done.returncode == 0, done.stderr
@@ -65,7 +73,8 @@ def test_two_replicas_do_what_one_does(train_command, tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=TOLERANCE, err_msg=name)
     # A pixel may turn over where two classes are all but equal.
     np.testing.assert_array_equal(two["confusion"].sum((1, 2)), one["confusion"].sum((1, 2)))
-    assert one["confusion"].sum() == 6 * 4 * 32 * 32
+    batches = more.get("optimizer.accumulate_steps", 1)
+    assert one["confusion"].sum() == 6 * batches * 4 * 32 * 32
     for name in ("confusion", "val_confusion"):
         assert abs(two[name] - one[name]).sum() <= 1e-3 * one[name].sum()
 
