@@ -148,7 +148,8 @@ def test_all_from_images_to_a_score_lies_on_s3(flexseg, files, tmp_path):
     done = flexseg(*TRAIN, code=KILLED)
     assert done.returncode == -signal.SIGKILL, done.stderr
     half = [n for n in files("runs/one/checkpoints/") if n.startswith("step-000000003/")]
-    assert half == [f"step-000000003/variables.{s}" for s in ("data-00000-of-00001", "index")]
+    sent = ("checksums.json", "variables.data-00000-of-00001", "variables.index")
+    assert half == [f"step-000000003/{name}" for name in sent]
 
     done = flexseg(*TRAIN)
     assert done.returncode == 0, done.stderr
