@@ -1,16 +1,17 @@
-"""Two recipes on real images, each with the same processor time: as published, and ours.
+"""Recipes on real images, each with the same processor time.
 
 For every set: prepare (by group, in folds), train on all folds but the first for as many steps as
 the processor time allows, and score the first fold, which nothing in the training has looked at:
 there is one evaluation, after the last step. The figure is foreground macro Dice of whole images,
 all pixels of the fold in one pool. Processor time is that of all threads of the training process,
-its start included; what a step costs is measured before, by two short runs. Prints a table, which
-README.md and BUILD.md quote; asserts nothing.
+its start included; what a step costs is measured before, by two short runs. Prints a table; asserts
+nothing.
 
     PYTHONPATH=. python tests/benchmarks/quality.py --data=FOLDER [--sets=lung,faz] [--minutes=8]
-        [--recipes=published,flexseg] [--without=augment.flip_horizontal=false] [--keep=FOLDER]
+        [--recipes=published] [--without=augment.flip_horizontal=false] [--keep=FOLDER]
 
-FOLDER holds SET/images and SET/masks. --without changes one key of every recipe, to see what it is
+FOLDER holds SET/images and SET/masks; a recipe is the experiment RECIPE_SET of train/experiments.
+--without changes one key of every recipe, to see what it is
 worth; it may be given several times, each a training of its own beside the recipe as it is.
 """
 
@@ -154,7 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--recipes", default="published,flexseg")
+    parser.add_argument(
+        "--recipes", default="published", help="RECIPE_SET.yaml of train/experiments"
+    )
     parser.add_argument("--minutes", type=float, default=8, help="processor minutes a training")
     parser.add_argument("--without", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--keep", default="", help="folder in which datasets and runs stay")

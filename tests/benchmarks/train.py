@@ -14,7 +14,8 @@ take if all images (uint8) and one-hot masks (int8) were loaded.
 Prints tables; asserts nothing. With --all, what belongs to the same picture follows in this run:
 input.py (input alone), train_step.py (against Keras' fit).
 
-    PYTHONPATH=. python tests/benchmarks/train.py [--cases=pipeline,replicas,memory] [--all]
+    PYTHONPATH=. python tests/benchmarks/train.py [--cases=pipeline,replicas,memory]
+        [--sides=256,512] [--all]
 """
 
 from __future__ import annotations
@@ -208,9 +209,10 @@ def workers(*arguments: object) -> dict[str, float]:
     return found
 
 
-def show_pipeline(root: str, blocks: int) -> None:
+def show_pipeline(root: str, blocks: int, sides: list[int]) -> None:
     print(f"{'side':<6}{'batch':>6}  {'precision':<16}{'real input':>12}{'memory':>10}{'ratio':>7}")
-    for side, batch in BATCHES.items():
+    for side in sides:
+        batch = BATCHES[side]
         records = prepared(root, 64, side)
         for precision in PRECISIONS:
             found = result(start("pipeline", records, side, precision, blocks))
@@ -246,6 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", default="pipeline,replicas,memory")
     parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--sides", default="256,512", help="of pipeline")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--case", nargs="+")
     arguments = parser.parse_args()
@@ -263,7 +266,7 @@ def main() -> None:
         for name in arguments.cases.split(","):
             print(f"\n{name}")
             if name == "pipeline":
-                show_pipeline(root, arguments.blocks)
+                show_pipeline(root, arguments.blocks, list(map(int, arguments.sides.split(","))))
             elif name == "replicas":
                 show_replicas()
             else:
