@@ -16,11 +16,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import yaml
 from absl import flags
 
 from flexseg_errors import FlexsegError, UsageError
@@ -29,12 +27,12 @@ from pipelines import manifest as manifests
 from pipelines.manifest import Manifest
 from train import device as devices
 from train.device import Device
+from train.yaml_text import comment, flow
 
 if TYPE_CHECKING:
     from train.planner import Plan
 
 POSITIONAL = ("DATASET",)
-_WIDTH = 96
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -114,30 +112,14 @@ def render(plan: Plan, manifest: Manifest, device: Device) -> str:
         f"Planned for: {device.name}, {device.memory / 2**30:.3g} GB for training.",
         *(f"Note: {note}" for note in plan.notes),
     ]
-    lines = [line for text in head for line in _comment(text, "")]
+    lines = [line for text in head for line in comment(text)]
     section = None
     for choice in plan.choices:
         parent, _, key = choice.key.partition(".")
         if parent != section:
             section = parent
             lines += ["", f"{section}:"]
-        lines += _comment(choice.reason, "  ")
-        value = "none" if choice.value is None else _plain(choice.value)
+        lines += comment(choice.reason, "  ")
+        value = "none" if choice.value is None else flow(choice.value)
         lines.append(f"  {key}: {value}")
     return "\n".join(lines) + "\n"
-
-
-def _comment(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=f"{indent}# ",
-        subsequent_indent=f"{indent}# ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _plain(value: object) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True)
-    return text.removesuffix("\n").removesuffix("\n...")

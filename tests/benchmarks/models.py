@@ -22,35 +22,11 @@ import time
 
 sys.path[0] = os.getcwd()  # not this folder, in which this file would pass for the package
 
-BATCH = 2
-CLASSES = 2
+from tests.benchmarks.network_step import BATCH, CLASSES, make_step, products_per_second  # noqa: E402
 
 
 def case(name: str, size: int, precision: str, steps: int) -> dict[str, float]:
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    from models import registry
-    from train import losses, runs
-
-    with runs.precision(precision):
-        model = registry.build(name, num_classes=CLASSES, size=(size, size))
-    loss, optimizer = losses.parse("ce+dice"), keras.optimizers.AdamW(1e-3)
-    optimizer.build(model.trainable_variables)
-    rng = np.random.default_rng(0)
-    images = tf.constant(rng.integers(0, 256, (BATCH, size, size, 3), np.uint8))
-    labels = tf.constant(rng.integers(0, CLASSES, (BATCH, size, size)).astype(np.uint8))
-
-    @tf.function
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            value = loss.value(loss.sums(tf.cast(logits, tf.float32), labels))
-        gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return value
-
+    step = make_step(name, size, precision)
     step().numpy()  # traces, and makes the memory its own
     seconds = []
     for _ in range(steps):
@@ -62,21 +38,6 @@ def case(name: str, size: int, precision: str, steps: int) -> dict[str, float]:
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "rate": products_per_second(),
     }
-
-
-def products_per_second(side: int = 2048, runs: int = 5) -> float:
-    """Multiply-adds a second of a large float32 matrix product; the best of some."""
-    import tensorflow as tf
-
-    left, right = tf.random.stateless_normal([2, side, side], [1, 2])
-    product = tf.function(tf.matmul)
-    product(left, right).numpy()
-    best = float("inf")
-    for _ in range(runs):
-        began = time.perf_counter()
-        product(left, right).numpy()
-        best = min(best, time.perf_counter() - began)
-    return side**3 / best
 
 
 def in_process(limit: float, *arguments: str) -> dict[str, float] | None:

@@ -17,11 +17,17 @@ import os
 import re
 import sys
 import tempfile
-import time
 
 sys.path[0] = os.getcwd()  # not this folder, in which models.py would pass for the package
 
-BATCH = 2
+from export import network_text  # noqa: E402
+from tests.benchmarks.network_step import (  # noqa: E402
+    BATCH,
+    CLASSES,
+    make_step,
+    products_per_second,
+)
+
 KINDS = (
     ("depthwise", re.compile("Depthwise")),
     ("products", re.compile("Conv2D|MatMul|Einsum")),
@@ -35,8 +41,11 @@ def profile(name: str, size: int) -> collections.Counter[str]:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    step, multiply_adds = _step(name, size)
-    floor = 3 * BATCH * multiply_adds / _products_per_second()
+    step = make_step(name, size, "float32")
+    for _ in range(2):  # traces, and makes the memory its own
+        step().numpy()
+    network = network_text.describe(name, num_classes=CLASSES, size=(size, size))
+    floor = 3 * BATCH * network.multiply_adds / products_per_second()
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         for _ in range(2):
@@ -59,50 +68,6 @@ def profile(name: str, size: int) -> collections.Counter[str]:
                 seconds[kind] += event.duration_ps / 2e12
     seconds["floor"] = floor
     return seconds
-
-
-def _step(name: str, size: int):
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    from export import network_text
-    from models import registry
-    from train import losses
-
-    model = registry.build(name, num_classes=2, size=(size, size))
-    loss, optimizer = losses.parse("ce+dice"), keras.optimizers.AdamW(1e-3)
-    optimizer.build(model.trainable_variables)
-    rng = np.random.default_rng(0)
-    images = tf.constant(rng.integers(0, 256, (BATCH, size, size, 3), np.uint8))
-    labels = tf.constant(rng.integers(0, 2, (BATCH, size, size)).astype(np.uint8))
-
-    @tf.function
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            value = loss.value(loss.sums(model(images, training=True), labels))
-        gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return value
-
-    for _ in range(2):
-        step().numpy()
-    return step, network_text.describe(name, num_classes=2, size=(size, size)).multiply_adds
-
-
-def _products_per_second(side: int = 2048, runs: int = 5) -> float:
-    """Multiply-adds a second of a large float32 matrix product; the best of some."""
-    import tensorflow as tf
-
-    left, right = tf.random.stateless_normal([2, side, side], [1, 2])
-    product = tf.function(tf.matmul)
-    product(left, right).numpy()
-    best = float("inf")
-    for _ in range(runs):
-        began = time.perf_counter()
-        product(left, right).numpy()
-        best = min(best, time.perf_counter() - began)
-    return side**3 / best
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +25,12 @@ from train.old_config.ini import is_old
 from train.old_config.sections import Sections
 from train.old_config.shell import Command
 from train.old_config.values import Note, Values
+from train.yaml_text import comment, flow
 
 EXPERIMENT = "experiment.yaml"
 LABEL_MAP = "label_map.yaml"
 AUGMENTATION = "augmentation.yaml"
 COMMANDS = "commands.txt"
-
-_WIDTH = 98
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +112,7 @@ def load_experiment(path: str | None, overrides: Mapping[str, str] | None = None
     )
     say(experiment_text(conversion).rstrip())
     converted = {
-        f"{section}.{key}": _flow(value)
+        f"{section}.{key}": flow(value)
         for section, keys in conversion.experiment.items()
         for key, value in keys.items()
     }
@@ -159,7 +157,7 @@ def experiment_text(conversion: Conversion) -> str:
             for note in conversion.notes:
                 if note.place == f"{section}.{key}":
                     lines += _comment(note.text, "  ")
-            lines.append(f"  {key}: {_flow(value)}")
+            lines.append(f"  {key}: {flow(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -196,18 +194,5 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _flow(value: Any) -> str:
-    """A value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20)
-    return text.removesuffix("...\n").rstrip()
-
-
 def _comment(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=f"{indent}# ",
-        subsequent_indent=f"{indent}#   ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return comment(text, indent, hanging="  ")
