@@ -27,7 +27,7 @@ class Progress:
       epoch_losses: losses of the steps of the epoch that is going on.
       epoch_confusion: their confusion matrix.
       finished: whether training is over.
-      ended_by: why: "epochs", "patience" or "break_training".
+      ended_by: why: "epochs", "patience", "break_training" or "another worker".
       trend: of the loss, the fields of `divergence.Trend`; {} for none yet.
     """
 
