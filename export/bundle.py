@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from export import model_card, other_formats, serving_files, warmup
+from export import other_formats
+from export.bundles import model_card, serving_files, warmup
 from flexseg_errors import FlexsegError, UsageError, nearest
 from pipelines import label_map as label_maps
 from pipelines import storage
@@ -42,7 +43,7 @@ from train import postprocessing, runs
 from train.runs import Run
 
 if TYPE_CHECKING:
-    from export.verify_bundle import Check
+    from export.bundles.verify_bundle import Check
     from train.segment import Segmenter
 
 MODEL = "saved_model.pb"
@@ -225,7 +226,7 @@ def _save(trained: Run, segmenter: Segmenter, folder: str) -> dict[str, Any]:
     """Writes the SavedModel; returns what its signatures take and give."""
     import tensorflow as tf
 
-    from export import signatures
+    from export.bundles import signatures
 
     module = signatures.Bundle(segmenter)
     tf.saved_model.save(module, folder, signatures=module.endpoints)
@@ -240,7 +241,7 @@ def _check(trained: Run, segmenter: Segmenter, folder: str) -> Exported:
     """
     import tensorflow as tf
 
-    from export import verify_bundle
+    from export.bundles import verify_bundle
 
     begin = time.perf_counter()
     loaded = tf.saved_model.load(folder)

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from export import audit_text, bundle, figure, inspect_bundle, network_figure, network_text
+from export import bundle
+from export.inspection import audit_text, figure, inspect_bundle, network_figure, network_text
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from pipelines import propose, storage

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from export import network_text
+from export.inspection import network_text
 from flexseg_errors import FlexsegError, UsageError
 
 POSITIONAL = ()

@@ -21,26 +21,26 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from export import (
-    fingerprint,
+from export.bundles import fingerprint
+from export.predictions import (
     finished,
     predict_flags,
     predict_job,
     predict_table,
     predict_truth,
-    predict_volume,
     writing,
 )
-from export.items import VOLUME, Item, find_items, refuse_collisions
-from export.outputs import SUFFIXES, Outputs
-from export.report import Report
-from export.segment_file import segment_file
+from export.predictions.items import VOLUME, Item, find_items, refuse_collisions
+from export.predictions.outputs import SUFFIXES, Outputs
+from export.predictions.report import Report
+from export.predictions.segment_file import segment_file
+from export.volumes import predict_volume
 from flexseg_errors import FlexsegError, UsageError, nearest
 from pipelines import storage
 from pipelines.label_map import LabelMap
 
 if TYPE_CHECKING:
-    from export.predictors import Predictor
+    from export.predictions.predictors import Predictor
 
 FOREIGN_FLAGS = True  # any option of Beam's, where there is a --runner
 
@@ -54,7 +54,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
-    from export import predictors
+    from export.predictions import predictors
 
     _refuse_unknown(values, rest)
     for name in ("model", "images", "output"):

@@ -70,7 +70,7 @@ def _free_graph(tf2onnx: Any, trained: Run, model: keras.Model) -> Any | None:
     """
     import keras
 
-    from export.probe_image import probe
+    from export.bundles.probe_image import probe
     from train.deep_supervision import main_logits
     from train.segment import probabilities
 

@@ -102,7 +102,7 @@ def compare(trained: Run, network: Segmenter, other: Segmenter) -> Parity:
 
 def _images(trained: Run) -> tuple[str, Iterator[tuple[np.ndarray, np.ndarray | None]]]:
     """What the images are, and (image uint8 [H, W, C], class ids uint8 [H, W] or None) of each."""
-    from export.probe_image import probe
+    from export.bundles.probe_image import probe
 
     try:
         manifest = representative.dataset(trained)

@@ -14,7 +14,7 @@ from train import experiment as experiments
 from train import postprocessing
 
 if TYPE_CHECKING:
-    from export.members import Member
+    from export.predictions.members import Member
 
 SUFFIXES = (".tflite", ".onnx")
 _ASSETS, _CARD, _LABEL_MAP = "assets", "model_card.json", "label_map.yaml"
@@ -38,8 +38,8 @@ def load(path: str, window: dict[str, Any]) -> Member:
       FlexsegError: there is no such file, it does not lie in a bundle, or it is not what the
         bundle's card says.
     """
-    from export.members import Member
     from export.other_formats import onnx, tflite
+    from export.predictions.members import Member
     from train.segment import Segmenter
 
     if not storage.is_file(path):

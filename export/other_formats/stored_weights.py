@@ -42,7 +42,7 @@ def _write(
 ) -> Written:
     import tensorflow as tf
 
-    from export import signatures, verify_bundle
+    from export.bundles import signatures, verify_bundle
 
     segmenter = trained.segmenter(_network(model, store))
     module = signatures.Bundle(segmenter)

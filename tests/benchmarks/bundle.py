@@ -98,8 +98,8 @@ def ask(bundle: str, side: int, warm: bool) -> dict[str, list[float]]:
     """Loads a bundle and asks each signature twice: what is done -> [clock, processor]."""
     import tensorflow as tf
 
-    from export.probe_image import probe
-    from export.verify_bundle import example
+    from export.bundles.probe_image import probe
+    from export.bundles.verify_bundle import example
 
     image = probe(side * 13 // 10, side * 13 // 10, 3)
     png = tf.io.encode_png(image).numpy()
@@ -138,7 +138,7 @@ def replay(loaded: Any, bundle: str) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    from export import warmup
+    from export.bundles import warmup
 
     path = os.path.join(bundle, warmup.FOLDER, warmup.FILE)
     for data in tf.data.TFRecordDataset(path):

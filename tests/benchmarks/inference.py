@@ -219,7 +219,7 @@ def segment_one(folder: str, suffix: str, scale: float) -> None:
     """What a process of its own does; prints peak, peak before, in MiB, and seconds."""
     import keras
 
-    from export import huge_image
+    from export.predictions import huge_image
     from pipelines import label_map
     from pipelines.intensity import Intensity
     from pipelines.preparation import Preparation

@@ -66,7 +66,7 @@ def main() -> None:
         print(json.dumps(case(name, int(size), precision, int(steps))))
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from export import network_text
+    from export.inspection import network_text
     from models import registry
 
     names = arguments.names.split(",") if arguments.names else list(registry.ARCHITECTURES)

@@ -20,7 +20,7 @@ import tempfile
 
 sys.path[0] = os.getcwd()  # not this folder, in which models.py would pass for the package
 
-from export import network_text  # noqa: E402
+from export.inspection import network_text  # noqa: E402
 from tests.benchmarks.network_step import (  # noqa: E402
     BATCH,
     CLASSES,

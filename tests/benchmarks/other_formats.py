@@ -21,8 +21,8 @@ sys.path[0] = os.getcwd()  # not this folder, in which a file would pass for a p
 
 
 def main() -> None:
+    from export.bundles.probe_image import probe
     from export.other_formats import FORMATS
-    from export.probe_image import probe
     from train import runs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

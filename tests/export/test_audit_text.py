@@ -2,7 +2,7 @@
 
 import pytest
 
-from export import audit_text
+from export.inspection import audit_text
 from pipelines import label_map as label_maps
 from pipelines.audit import Audit, Duplicates, Finding, UnmatchedColor
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import bundle, verify_bundle
+from export import bundle
+from export.bundles import verify_bundle
+from export.bundles.verify_bundle import Check
 from export.other_formats.formats import Format
-from export.verify_bundle import Check
 from train import runs
 
 SIZES = {"small": (9, 21), "tile": (32, 32), "odd": (33, 57), "large": (131, 87)}

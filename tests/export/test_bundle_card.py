@@ -8,7 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from export import bundle, model_card, signatures
+from export import bundle
+from export.bundles import model_card, signatures
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import signatures, verify_bundle
+from export.bundles import signatures, verify_bundle
 from pipelines import records
 from pipelines.preparation import Preparation
 from pipelines.records import Record

@@ -16,7 +16,9 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from PIL import Image
 
-from export import bundle, predictors, serving_files
+from export import bundle
+from export.bundles import serving_files
+from export.predictions import predictors
 from flexseg_errors import FlexsegError
 from pipelines import readers
 

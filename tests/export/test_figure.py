@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import flexseg
-from export import figure
+from export.inspection import figure
 from pipelines import manifest
 from pipelines.manifest import Manifest
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import films
+from export.volumes import films
 from flexseg_errors import FlexsegError
 
 FPS = 5.0

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from export import graph_decoding, graph_intensity, graph_orientation
+from export.bundles import graph_decoding, graph_intensity, graph_orientation
 from flexseg_errors import FlexsegError
 from pipelines import intensity as intensities
 from pipelines import readers

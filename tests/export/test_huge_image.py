@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import huge_image
+from export.predictions import huge_image
 from flexseg_errors import FlexsegError
 from pipelines import intensity, readers
 from pipelines.intensity import Intensity
@@ -119,7 +119,7 @@ def test_an_image_that_ends_too_early_leaves_no_mask(untrained_runs, draw_image,
 MEASURE = """
 import sys
 import keras, numpy as np, tifffile
-from export import huge_image
+from export.predictions import huge_image
 from pipelines import label_map
 from pipelines.intensity import Intensity
 from pipelines.preparation import Preparation

@@ -13,7 +13,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import bundle, inspect_bundle, model_card
+from export import bundle
+from export.bundles import model_card
+from export.inspection import inspect_bundle
 
 ROOT = Path(__file__).parents[2]
 

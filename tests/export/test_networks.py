@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import list_models, network_figure, network_text
+from export import list_models
+from export.inspection import network_figure, network_text
 from flexseg_errors import FlexsegError, UsageError
 from models import registry
 

@@ -326,7 +326,8 @@ def test_a_missing_library_is_named_with_its_remedy(run_on, tmp_path, monkeypatc
 @pytest.fixture
 def bundle_with(untrained_runs, tmp_path):
     """A function (run's name, format) -> the path of its file in a bundle, without a dataset."""
-    from export import bundle, model_card
+    from export import bundle
+    from export.bundles import model_card
 
     def make(run_name, name):
         run = untrained_runs[run_name]

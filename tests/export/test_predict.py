@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import predictors
+from export.predictions import predictors
 from pipelines import storage
 from train import runs
 from train.runs import Run

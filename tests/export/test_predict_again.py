@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from export import finished, predict, predictors
+from export import predict
+from export.predictions import finished, predictors
 from pipelines import storage
 
 FLAGS = ("--overlay", "--probabilities")

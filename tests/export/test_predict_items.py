@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from export import items
+from export.predictions import items
 from flexseg_errors import FlexsegError
 
 pydicom = pytest.importorskip("pydicom")

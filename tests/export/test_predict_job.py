@@ -15,9 +15,16 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import flexseg
-from export import finished, items, predict_handler, predict_job, predictors, segment_file
-from export.outputs import Outputs
-from export.report import Report
+from export.predictions import (
+    finished,
+    items,
+    predict_handler,
+    predict_job,
+    predictors,
+    segment_file,
+)
+from export.predictions.outputs import Outputs
+from export.predictions.report import Report
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import storage
 from tests.pipelines.test_runners import ROOT, free_port
@@ -292,7 +299,7 @@ def dask(tmp_path_factory):
 
 def loads() -> int:
     """How many models the process has loaded that this runs in."""
-    from export import predict_handler
+    from export.predictions import predict_handler
 
     return predict_handler.kept.loads
 

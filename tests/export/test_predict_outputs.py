@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
-from export import drawing, predictors, whole_image
-from export.outputs import Outputs, colors
+from export.predictions import drawing, predictors, whole_image
+from export.predictions.outputs import Outputs, colors
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines import masks, readers, storage

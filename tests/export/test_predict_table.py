@@ -10,9 +10,9 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import confusion_matrix, f1_score
 
-from export import predict_table, predict_truth, predictors, report
-from export.items import Item
-from export.report import Report, Row
+from export.predictions import predict_table, predict_truth, predictors, report
+from export.predictions.items import Item
+from export.predictions.report import Report, Row
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from train import evaluate

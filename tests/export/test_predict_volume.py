@@ -21,11 +21,11 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from scipy import ndimage
 
-from export import predict_volume
-from export.items import Item, find_items
-from export.outputs import Outputs
-from export.predict_volume import VolumeOutputs
-from export.volume_objects import Objects
+from export.predictions.items import Item, find_items
+from export.predictions.outputs import Outputs
+from export.volumes import predict_volume
+from export.volumes.predict_volume import VolumeOutputs
+from export.volumes.volume_objects import Objects
 from flexseg_errors import FlexsegError
 from pipelines import intensity, label_map, storage, volume_writer, volumes
 from pipelines.preparation import Preparation

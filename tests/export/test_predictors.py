@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from export import members, predictors
-from export.members import Member
-from export.predictors import MAPS, Predictor, PredictorOptions
+from export.predictions import members, predictors
+from export.predictions.members import Member
+from export.predictions.predictors import MAPS, Predictor, PredictorOptions
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines.preparation import Preparation

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import bundle, warmup
+from export import bundle
+from export.bundles import warmup
 
 apis = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from export import windowed_masks
+from export.predictions import windowed_masks
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from train import previews

@@ -4,7 +4,7 @@ import pytest
 from absl import flags as absl_flags
 
 from export import predict
-from export.predict_flags import outputs_of, predictor_options
+from export.predictions.predict_flags import outputs_of, predictor_options
 from tests.train.old_config_texts import changed, convert
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from export import drawing
-from export.outputs import Outputs
+from export.predictions import drawing
+from export.predictions.outputs import Outputs
 from pipelines import convert_masks
 from pipelines.label_map import LabelMap, colorize
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from export import by_rows, drawing, finished, predict_truth, writing
-from export.items import VOLUME, Item
-from export.outputs import SUFFIXES, Outputs, colors
-from export.predictors import Prediction
-from export.report import Report, row_of
+from export.predictions import by_rows, drawing, finished, predict_truth, writing
+from export.predictions.items import VOLUME, Item
+from export.predictions.outputs import SUFFIXES, Outputs, colors
+from export.predictions.predictors import Prediction
+from export.predictions.report import Report, row_of
 from flexseg_errors import FlexsegError
 from pipelines import convert_masks, readers, storage
 from pipelines.label_map import LabelMap
 
 if TYPE_CHECKING:
-    from export.predictors import Predictor
+    from export.predictions.predictors import Predictor
 
 
 def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
@@ -36,7 +36,7 @@ def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
     """
     try:
         if item.kind == VOLUME:
-            from export import predict_volume
+            from export.volumes import predict_volume
 
             done = predict_volume.segment_volume(item, predictor, outputs)
             done = dataclasses.replace(
@@ -101,7 +101,7 @@ def predict(image: np.ndarray, predictor: Predictor, outputs: Outputs) -> Predic
     choose = functools.partial(_chosen, threshold=outputs.threshold)
     ids = choose(probabilities)
     if outputs.bitwise_blending:
-        from export import whole_image
+        from export.predictions import whole_image
 
         ids &= whole_image.class_ids(predictor, image, choose)
     return dataclasses.replace(found, class_ids=predictor.finish(ids), probabilities=probabilities)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from export.items import VOLUME, Item
-from export.outputs import Outputs
-from export.report import Report, confusion_of
+from export.predictions.items import VOLUME, Item
+from export.predictions.outputs import Outputs
+from export.predictions.report import Report, confusion_of
 from flexseg_errors import FlexsegError
 from pipelines import masks, readers, storage, volumes
 from pipelines.label_map import LabelMap

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from export import graph_decoding, graph_intensity
+from export.bundles import graph_decoding, graph_intensity
 from pipelines import intensity as intensities
 from pipelines import records
 from pipelines.intensity import Intensity

@@ -7,11 +7,11 @@ import math
 import os
 import tempfile
 
-from export import huge_image
-from export.items import Item
-from export.outputs import SUFFIXES, Outputs
-from export.predictors import Predictor
-from export.report import Report, Row
+from export.predictions import huge_image
+from export.predictions.items import Item
+from export.predictions.outputs import SUFFIXES, Outputs
+from export.predictions.predictors import Predictor
+from export.predictions.report import Report, Row
 from pipelines import storage, windowed_images
 
 # Up to here an image is segmented as a whole where something needs that: some 10 GiB.

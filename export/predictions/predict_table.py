@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from export.report import Report, Row
+from export.predictions.report import Report, Row
 from pipelines.label_map import LabelMap
 
 _PLACES = 6

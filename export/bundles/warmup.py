@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.probe_image import probe
+from export.bundles.probe_image import probe
 
 FOLDER = "assets.extra"
 FILE = "tf_serving_warmup_requests"
@@ -57,7 +57,7 @@ def requests(tile: tuple[int, int], channels: int) -> list[tuple[str, dict[str, 
     """(signature, inputs) of one image of a tile, and of one of several, for every signature."""
     import tensorflow as tf
 
-    from export.verify_bundle import example
+    from export.bundles.verify_bundle import example
 
     height, width = tile
     small = probe(height, width, channels, noise=0)  # compresses well

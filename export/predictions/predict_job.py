@@ -23,18 +23,18 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from export import report as reports
-from export.finished import FOLDER
-from export.items import Item
-from export.outputs import Outputs
-from export.report import Report
+from export.predictions import report as reports
+from export.predictions.finished import FOLDER
+from export.predictions.items import Item
+from export.predictions.outputs import Outputs
+from export.predictions.report import Report
 from flexseg_errors import UsageError
 from pipelines import beam_job, job_errors, storage
 from pipelines.job_progress import JobProgress
 
 if TYPE_CHECKING:
-    from export.predict_handler import Handler
-    from export.predictors import Predictor, PredictorOptions
+    from export.predictions.predict_handler import Handler
+    from export.predictions.predictors import Predictor, PredictorOptions
 
 _READERS = 16
 _LOCAL = "FnApiRunner"
@@ -141,7 +141,7 @@ def run_job(
         ]
         models = [_absolute(path) for path in models]
         outputs = dataclasses.replace(outputs, folder=_absolute(outputs.folder))
-    from export import predict_handler  # imports Beam, which takes its time
+    from export.predictions import predict_handler  # imports Beam, which takes its time
 
     job = uuid.uuid4().hex
     folder = storage.join(outputs.folder, FOLDER, f"job-{job}")  # gone when it is over
@@ -192,7 +192,7 @@ def _run(items: Sequence[Item], handler: Handler, folder: str, options: RunnerOp
     from apache_beam.ml.inference.base import RunInference
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from export.predict_handler import Deliver
+    from export.predictions.predict_handler import Deliver
 
     level = logging.root.manager.disable
     if logging.root.getEffectiveLevel() > logging.INFO:  # --debug lowers it

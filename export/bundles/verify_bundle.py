@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from export.probe_image import probe
+from export.bundles.probe_image import probe
 from pipelines import intensity as intensities
 from pipelines import records
 from train.segment import Segmenter

@@ -7,7 +7,8 @@ import shlex
 import textwrap
 from typing import Any
 
-from export import bundle, model_card, warmup
+from export import bundle
+from export.bundles import model_card, warmup
 from flexseg_errors import FlexsegError
 from pipelines import storage
 

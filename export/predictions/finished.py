@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from export import report as reports
-from export import writing
-from export.items import Item, place
-from export.outputs import Outputs
-from export.report import Report
+from export.predictions import report as reports
+from export.predictions import writing
+from export.predictions.items import Item, place
+from export.predictions.outputs import Outputs
+from export.predictions.report import Report
 from flexseg_errors import FlexsegError
 from pipelines import storage
 

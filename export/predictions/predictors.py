@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from export import members
-from export.members import Member
+from export.predictions import members
+from export.predictions.members import Member
 from flexseg_errors import FlexsegError
 from pipelines import intensity
 from pipelines.intensity import Intensity

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export import windowed_masks
+from export.predictions import windowed_masks
 from flexseg_errors import FlexsegError
 from pipelines import formats, windowed_images
 from pipelines.intensity import Intensity

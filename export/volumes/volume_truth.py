@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from export import predict_truth, report
-from export.items import Item
-from export.report import Report
+from export.predictions import predict_truth, report
+from export.predictions.items import Item
+from export.predictions.report import Report
 from flexseg_errors import FlexsegError
 from pipelines import formats, masks, slices, volumes
 from pipelines.label_map import LabelMap

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from export import bundle
-from export.members import Member
-from export.predictors import Predictor
+from export.predictions.members import Member
+from export.predictions.predictors import Predictor
 from pipelines import storage
 from train import test_time
 

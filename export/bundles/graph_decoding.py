@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from export import graph_intensity, graph_orientation
+from export.bundles import graph_intensity, graph_orientation
 from pipelines.intensity import Intensity
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from export.network_text import blocks, shape_of, short
+from export.inspection.network_text import blocks, shape_of, short
 from flexseg_errors import FlexsegError
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pipelines import formats, intensity, slices, storage, volume_writer, volume
 from pipelines.slices import VolumeReading
 
 if TYPE_CHECKING:  # they import what is written of volumes from here
-    from export.items import Item
-    from export.outputs import Outputs
-    from export.predictors import Predictor
-    from export.report import Report
+    from export.predictions.items import Item
+    from export.predictions.outputs import Outputs
+    from export.predictions.predictors import Predictor
+    from export.predictions.report import Report
 
 PICTURES = ("slices", "masks", "overlays")
 FILMS = ("", "mp4", "gif")
@@ -161,10 +161,11 @@ def segment_volume(item: Item, predictor: Predictor, outputs: Outputs) -> Report
       FlexsegError: where the volume is missing, truncated or damaged, its values are deeper than 8
         bits and nobody said what they mean, and where a file cannot be written.
     """
-    from export import films, items, report, segment_file, writing
-    from export.volume_objects import Objects
-    from export.volume_pictures import Slice
-    from export.volume_truth import VolumeTruth
+    from export.predictions import items, report, segment_file, writing
+    from export.volumes import films
+    from export.volumes.volume_objects import Objects
+    from export.volumes.volume_pictures import Slice
+    from export.volumes.volume_truth import VolumeTruth
 
     how, label_map = outputs.volumes, predictor.label_map
     known = predictor.members[0].preparation

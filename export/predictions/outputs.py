@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import ImageColor
 
-from export.predict_volume import VolumeOutputs
+from export.volumes.predict_volume import VolumeOutputs
 from flexseg_errors import FlexsegError, nearest
 from pipelines import masks
 from pipelines.label_map import LabelMap

@@ -13,15 +13,15 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
-from export import writing
-from export.items import Item
-from export.outputs import Outputs
-from export.report import Report
-from export.segment_file import segment_file
+from export.predictions import writing
+from export.predictions.items import Item
+from export.predictions.outputs import Outputs
+from export.predictions.report import Report
+from export.predictions.segment_file import segment_file
 from pipelines import storage
 
 if TYPE_CHECKING:
-    from export.predictors import Predictor, PredictorOptions
+    from export.predictions.predictors import Predictor, PredictorOptions
 
 
 class Handler(ModelHandler[Item, Report, Any]):
@@ -57,7 +57,7 @@ class Handler(ModelHandler[Item, Report, Any]):
     def load_model(self) -> Predictor:
         """The predictor, which is loaded once in the life of a worker's process."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow fills workers' logs
-        from export import predictors
+        from export.predictions import predictors
 
         return kept.get(self._job, lambda: predictors.load(self._models, self._options))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from absl import flags
 
-from export import predict_volume
-from export.outputs import MASK_FORMATS, Outputs
-from export.predictors import PredictorOptions
+from export.predictions.outputs import MASK_FORMATS, Outputs
+from export.predictions.predictors import PredictorOptions
+from export.volumes import predict_volume
 from flexseg_errors import FlexsegError, UsageError, nearest
 from train import test_time
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import GifImagePlugin, Image
 
-from export.writing import written
+from export.predictions.writing import written
 from flexseg_errors import FlexsegError
 
 SUFFIXES = (".mp4", ".gif")

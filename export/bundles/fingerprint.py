@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from export.predictors import PredictorOptions
+from export.predictions.predictors import PredictorOptions
 from pipelines import storage
 from train import runs
 

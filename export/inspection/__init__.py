@@ -1,0 +1,1 @@
+"""What `flexseg inspect` says and draws of datasets, bundles and networks."""

@@ -1,0 +1,1 @@
+"""What `flexseg predict` is made of: items, networks that segment them, and what is written."""

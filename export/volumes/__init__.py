@@ -1,0 +1,1 @@
+"""Volumes segmented slice by slice, and what is shown of them."""
