@@ -150,8 +150,9 @@ class _Epochs:
         length = self.shards.count if self.always is None else int(self.always.sum()) + self.kept
         first, offset = divmod(start, length)
         size = max(1, self.shards.bytes)
-        # In records of mean size, so that it can be said before anything is read.
-        buffer = max(1, min(length, self.shuffle_bytes * self.shards.count // size))
+        # In records of mean size, so that it can be said before anything is read; half of the
+        # memory, since there are two buffers where an epoch ends and the next begins.
+        buffer = max(1, min(length, self.shuffle_bytes // 2 * self.shards.count // size))
         read = self._reader()
         shards = self._files_to_read()
 
@@ -174,7 +175,11 @@ class _Epochs:
             # A shard that lost records would shift all that follows; better to stop and say so.
             return dataset.apply(tf.data.experimental.assert_cardinality(length))
 
-        return tf.data.Dataset.range(first, tf.int64.max).flat_map(epoch).skip(offset)
+        # Side by side, so that the next epoch's buffer fills while this one's is emptied.
+        epochs = tf.data.Dataset.range(first, tf.int64.max).interleave(
+            epoch, cycle_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return epochs.skip(offset)
 
     def _reader(self) -> Callable[[tf.Tensor], tf.data.Dataset]:
         first = tf.constant(self.shards.first, tf.int64)

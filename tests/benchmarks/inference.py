@@ -11,16 +11,12 @@ memory: peak memory of a process that segments an image from a tiled TIFF to a m
 classes and a network of one layer, for 1 to 400 megapixels; and how much of it is beyond the model
 and its first batch. Each size is a process of its own.
 
-whole: needs --run=RUN and --images=FOLDER (with images/ and masks/, or images alone): each image is
-read, segmented and written. The share of the time that is the network's own: the same number of
-tiles, in the same batches, over the whole. Megapixels per second against the old way with the same
-weights: crops of --split=512 with a margin of --margin=64 pixels, black beyond the border, scaled
-to the network's input, one a call, argmax, scaled back by nearest neighbour, pasted hard.
-Foreground Dice of both against the masks. --limit images at most.
+whole and seams: see whole_images.py; they need --run=RUN and --images=FOLDER (with images/ and
+masks/, or images alone), and take --limit images at most.
 
 Prints tables; asserts nothing.
 
-    PYTHONPATH=. python tests/benchmarks/inference.py [--cases=stitch,graph,memory,whole]
+    PYTHONPATH=. python tests/benchmarks/inference.py [--cases=stitch,graph,memory,whole,seams]
         [--run=RUN --images=FOLDER] [--repeat=5] [--sides=1000,2000,5000,10000,20000]
         [--suffix=.png] [--scale=1.0]
 """
@@ -42,6 +38,8 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path[0] = os.getcwd()  # not this folder
+
+from tests.benchmarks import whole_images  # noqa: E402
 
 TILE = 512
 
@@ -252,172 +250,15 @@ def _peak_mib() -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
 
 
-# ---- whole
-
-
 def whole(arguments: argparse.Namespace) -> None:
-    if not (arguments.run and arguments.images):
-        print("whole was not measured: it needs --run=RUN and --images=FOLDER.")
-        return
-    from pipelines import intensity, readers
-    from train import previews, runs
-
-    run = runs.load(arguments.run)
-    segmenter = run.segmenter()
-    mapping = intensity.parse(run.preparation.intensity)
-    folder = os.path.join(arguments.images, "images")
-    folder = folder if os.path.isdir(folder) else arguments.images
-    names = sorted(filter(readers.is_image, os.listdir(folder)))[: arguments.limit]
-    print(f"whole: {len(names)} images, tile {run.size}, {run.preparation}, {segmenter.inference}")
-    print(
-        f"{'image':>20} {'megapixels':>11} {'read':>6} {'segment':>8} {'write':>6} {'network':>8} "
-        f"{'share':>6} {'MP/s':>7} {'old MP/s':>9} {'times':>6} {'Dice':>6} {'old':>6}"
-    )
-    overlaps = {"ours": [0.0, 0.0], "old": [0.0, 0.0]}
-    shares, speedups = [], []
-    for name in names:
-        path = os.path.join(folder, name)
-        image = readers.read_image(path, run.channels, mapping)
-        segmenter.probabilities(image)  # traced, warm
-        read, image = timed(lambda path=path: readers.read_image(path, run.channels, mapping))
-
-        def ours(image: np.ndarray = image) -> np.ndarray:
-            return segmenter.probabilities(image).numpy().argmax(-1).astype(np.uint8)
-
-        segment, ids = timed(ours)
-        with tempfile.TemporaryDirectory() as target:
-            write, _ = timed(
-                lambda target=target, ids=ids: previews.write_mask(
-                    f"{target}/mask.png", ids, run.label_map
-                )
-            )
-        network = network_seconds(segmenter, image)
-        old_one = old_network(segmenter)
-        old_one(np.zeros((1, *run.size, run.channels), np.uint8))
-        old, old_ids = timed(lambda image=image, one=old_one: old_way(image, one, arguments, run))
-        everything, pixels = read + segment + write, image.shape[0] * image.shape[1] / 1e6
-        shares.append(network / everything)
-        speedups.append((old + read + write) / everything)
-        truth = truth_of(arguments.images, name, run)
-        dice = [
-            dice_of(found, truth, overlaps[way]) for way, found in (("ours", ids), ("old", old_ids))
-        ]
-        print(
-            f"{name[:20]:>20} {pixels:>11.2f} {read:>6.2f} {segment:>8.2f} {write:>6.2f} "
-            f"{network:>8.2f} {shares[-1]:>6.2f} {pixels / everything:>7.2f} "
-            f"{pixels / (old + read + write):>9.2f} {speedups[-1]:>6.2f} {dice[0]} {dice[1]}",
-            flush=True,
-        )
-    pooled = {way: 2 * top / bottom if bottom else None for way, (top, bottom) in overlaps.items()}
-    print(
-        f"median share of the network {statistics.median(shares):.2f}, median speed over the old "
-        f"way {statistics.median(speedups):.2f}x, foreground Dice pooled over pixels "
-        f"{_figure(pooled['ours'])}, old way {_figure(pooled['old'])}"
-    )
+    whole_images.whole(arguments)
 
 
-def network_seconds(segmenter: Any, image: np.ndarray) -> float:
-    """The network alone, on as many tiles, in the batches that the window makes."""
-    size = segmenter.preparation.size_of(*image.shape[:2])
-    rows, columns = (len(axis.origins) for axis in segmenter._window.axes(*size))
-    prepared = np.random.default_rng(0).integers(
-        0, 256, (segmenter.inference.batch_size, *segmenter.tile, segmenter.channels), np.uint8
-    )
-    at_a_time = segmenter.inference.batch_size
-    batches = [min(at_a_time, columns - first) for first in range(0, columns, at_a_time)] * rows
-    for count in set(batches):
-        segmenter.tile_probabilities(prepared[:count])
-    seconds, _ = timed(
-        lambda: [segmenter.tile_probabilities(prepared[:count]).numpy() for count in batches]
-    )
-    return seconds
+def seams(arguments: argparse.Namespace) -> None:
+    whole_images.seams(arguments)
 
 
-def old_network(segmenter: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """One image a call, as the old programs did: `model.predict` without its progress bar."""
-    return lambda tile: segmenter.tile_probabilities(tile).numpy()
-
-
-def old_way(
-    image: np.ndarray,
-    network: Callable[[np.ndarray], np.ndarray],
-    arguments: argparse.Namespace,
-    run: Any,
-) -> np.ndarray:
-    """The tiled inference of the old projects; class ids uint8 [H, W].
-
-    Crops of S x S with a margin of M on the sides where the whole margin lies inside the image,
-    black beyond the right and the lower border; to the network's size (bicubic), and back
-    (nearest).
-    """
-    from PIL import Image
-
-    side, margin = arguments.split, arguments.margin
-    height, width = image.shape[:2]
-    model_height, model_width = run.size
-    gray = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if gray else image)
-    canvas = Image.new("L", (width, height))
-    for upper in range(0, height, side):
-        for left in range(0, width, side):
-            right, lower = left + side, upper + side
-            before_x = margin if left - margin >= 0 else 0
-            before_y = margin if upper - margin >= 0 else 0
-            after_x = margin if right + margin <= width else 0
-            after_y = margin if lower + margin <= height else 0
-            box = (left - before_x, upper - before_y, right + after_x, lower + after_y)
-            crop = picture.crop(box)
-            scaled = np.asarray(crop.resize((model_width, model_height), Image.Resampling.BICUBIC))
-            values = network(scaled.reshape(1, model_height, model_width, -1))[0]
-            mask = Image.fromarray(values.argmax(-1).astype(np.uint8))
-            mask = mask.resize(crop.size, Image.Resampling.NEAREST)
-            kept = mask.crop((before_x, before_y, before_x + side, before_y + side))
-            canvas.paste(kept, (left, upper))
-    return np.asarray(canvas)
-
-
-def truth_of(folder: str, name: str, run: Any) -> np.ndarray | None:
-    """The mask's class ids, nearest colour; None where there is none."""
-    from pipelines import readers
-
-    stem = readers.stem(name)
-    folder = os.path.join(folder, "masks")
-    if not os.path.isdir(folder):
-        return None
-    for other in sorted(os.listdir(folder)):
-        if readers.is_mask(other) and readers.stem(other) == stem:
-            return _nearest(readers.read_mask(os.path.join(folder, other)), run.label_map)
-    return None
-
-
-def _nearest(pixels: np.ndarray, label_map: Any) -> np.ndarray:
-    """Class ids of the nearest of the map's colours, block by block."""
-    colors = np.array(label_map.colors, np.int32)
-    pixels = np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels
-    ids = np.empty(pixels.shape[:2], np.uint8)
-    for start in range(0, len(pixels), 256):
-        block = pixels[start : start + 256].astype(np.int32)
-        distances = [((block - color) ** 2).sum(-1) for color in colors]
-        ids[start : start + 256] = np.argmin(distances, 0)
-    return ids
-
-
-def dice_of(found: np.ndarray, truth: np.ndarray | None, sums: list[float]) -> str:
-    """Foreground Dice of hard labels, as text; adds to the sums over all images."""
-    if truth is None or truth.shape != found.shape:
-        return f"{'-':>6}"
-    both = float(((found == truth) & (truth > 0)).sum())
-    either = float((found > 0).sum() + (truth > 0).sum())
-    sums[0] += both
-    sums[1] += either
-    return f"{2 * both / either if either else 1.0:>6.3f}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-CASES = {"stitch": stitch, "graph": graph, "memory": memory, "whole": whole}
+CASES = {"stitch": stitch, "graph": graph, "memory": memory, "whole": whole, "seams": seams}
 
 
 def main() -> None:

@@ -126,7 +126,8 @@ def main() -> None:
             for encoding in options.encodings.split(","):
                 output = Path(name) / f"{side}-{encoding.replace(':', '-')}"
                 dataset = prepare(source, output, encoding)
-                count = max(3, (1 << 21) // side**2)
+                # Several epochs, so that what was read ahead while others ran weighs little.
+                count = max(6 * options.images // _BATCH, (1 << 21) // side**2)
                 found = measure(dataset, options.threads, options.repeat, count)
                 best = found["ceiling"]
                 for case, value in found.items():

@@ -120,11 +120,12 @@ def train(experiment: str, data: str, run: str, steps: int, changes: tuple[str, 
 def steps_within(seconds: float, experiment: str, data: str, changes: tuple[str, ...]) -> int:
     """How many steps a training of so many processor seconds has, start and evaluation included."""
     with tempfile.TemporaryDirectory() as folder:
-        few, many = 4, 16
+        few, many = 4, 40
         short = train(experiment, data, os.path.join(folder, "short"), few, changes)
         long = train(experiment, data, os.path.join(folder, "long"), many, changes)
     step = max(1e-3, (long - short) / (many - few))
-    return max(1, int((seconds - short) / step) + few)
+    # A little less, since two short runs tell a step's cost to some percent only.
+    return max(1, int((0.96 * seconds - short) / step) + few)
 
 
 def figures(

@@ -234,7 +234,7 @@ def show_replicas(rounds: int = 3) -> None:
         print(f"{kind:<14}{seconds:>8.3f} s{seconds / medians['one device']:>7.2f}", flush=True)
 
 
-def show_memory(root: str, count: int = 60, side: int = 512) -> None:
+def show_memory(root: str, count: int = 150, side: int = 512) -> None:
     print(f"{'images':>7}{'training':>13}{'arrays alone':>15}")
     peaks = []
     for number in (count, 10 * count):

@@ -5,7 +5,8 @@ both. Ours does more: confusion matrix, loss from sums, a learning rate for ever
 only the step is timed, from the beginning of a batch to its end. Two cases: the network of the
 published lung experiment (8 levels, 16 filters, kernels from 9 x 9, 512 x 512, batch 2), and a
 small one (5 levels, 16 filters, 256 x 256, batch 8). Each runs in float32 and in bfloat16, in
-processes of their own. Prints a table; asserts nothing.
+processes of their own that take turns, too. Ratios are medians of the ratios of one turn. Prints a
+table; asserts nothing.
 
     PYTHONPATH=. python tests/benchmarks/train_step.py [--cases=small,lung] [--repeats=9]
         [--precisions=float32,mixed_bfloat16]
@@ -40,9 +41,11 @@ CASES = {
     ),
 }
 CLIP = 0.4  # by value, as published
+READY = "ready"
 
 
-def case(name: str, precision: str, repeats: int) -> dict[str, float]:
+def serve(name: str, precision: str) -> None:
+    """Takes one step of ours and one of `fit` for each line read; prints their seconds."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -108,25 +111,45 @@ def case(name: str, precision: str, repeats: int) -> dict[str, float]:
         steps.train(iterator, 0, 1)
         return time.perf_counter() - began
 
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(2):  # traces, and makes the memory its own
         ours()
         theirs()
-    for _ in range(repeats):
-        times["ours"].append(ours())
-        times["theirs"].append(theirs())
-    ratios = [a / b for a, b in zip(times["ours"], times["theirs"], strict=True)]
-    return {k: statistics.median(v) for k, v in times.items()} | {
-        "ratio": statistics.median(ratios)
-    }
+    print(READY, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps([ours(), theirs()]), flush=True)
 
 
-def in_process(*arguments: str) -> dict[str, float]:
-    """Runs a case in a process of its own."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, __file__, "--case", *arguments]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+class Served:
+    """A case in a process of its own."""
+
+    def __init__(self, name: str, precision: str) -> None:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, __file__, "--serve", name, precision]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, text=True, bufsize=1
+        )
+        while self.line() != READY:
+            pass
+
+    def line(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"A case ended early, with status {self.process.wait()}.")
+        return line.strip()
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of a step of ours, and of one of theirs."""
+        assert self.process.stdin
+        self.process.stdin.write("step\n")
+        ours, theirs = json.loads(self.line())
+        return ours, theirs
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def main() -> None:
@@ -134,26 +157,28 @@ def main() -> None:
     parser.add_argument("--cases", default="small,lung")
     parser.add_argument("--precisions", default="float32,mixed_bfloat16")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--case", nargs=3)
+    parser.add_argument("--serve", nargs=2)
     arguments = parser.parse_args()
-    if arguments.case:
-        name, precision, repeats = arguments.case
-        print(json.dumps(case(name, precision, int(repeats))))
+    if arguments.serve:
+        serve(*arguments.serve)
         return
     print(f"{'case':<8}{'precision':<16}{'ours':>9}{'fit':>9}{'ratio':>7}")
+    precisions = arguments.precisions.split(",")
     for name in arguments.cases.split(","):
-        medians = {}
-        for precision in arguments.precisions.split(","):
-            found = in_process(name, precision, str(arguments.repeats))
-            medians[precision] = found["ours"]
+        served = [Served(name, precision) for precision in precisions]
+        turns = [[each.step() for each in served] for _ in range(arguments.repeats)]
+        for each in served:
+            each.stop()
+        for index, precision in enumerate(precisions):
+            ours = statistics.median(turn[index][0] for turn in turns)
+            theirs = statistics.median(turn[index][1] for turn in turns)
+            ratio = statistics.median(turn[index][0] / turn[index][1] for turn in turns)
             print(
-                f"{name:<8}{precision:<16}{found['ours']:>7.3f} s{found['theirs']:>7.3f} s"
-                f"{found['ratio']:>7.2f}",
-                flush=True,
+                f"{name:<8}{precision:<16}{ours:>7.3f} s{theirs:>7.3f} s{ratio:>7.2f}", flush=True
             )
-        if len(medians) == 2:
-            first, second = medians.values()
-            print(f"{name:<8}{'the one over the other':<34}{second / first:>7.2f}", flush=True)
+        if len(precisions) == 2:
+            ratio = statistics.median(second[0] / first[0] for first, second in turns)
+            print(f"{name:<8}{'the second over the first':<34}{ratio:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":
