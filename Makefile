@@ -7,13 +7,20 @@ READY := $(VENV)/ready
 PYTEST_ARGS ?= tests
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY)  ## Prepare, train, evaluate, export and predict on made-up images, into demo/
 	$(VENV)/bin/flexseg demo --output=demo
 
 test: $(READY)  ## Run the tests; PYTEST_ARGS='tests/models -k unet' chooses among them
 	$(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+coverage: $(READY)  ## Run the tests and tell which lines none of them reaches; also in coverage/
+	$(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered \
+	  --cov-report=html:coverage $(PYTEST_ARGS)
+
+docs: $(READY)  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 lint: $(READY)  ## Check style and types
 	$(VENV)/bin/ruff check .
@@ -24,8 +31,8 @@ format: $(READY)  ## Rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
 
-clean:  ## Remove what make made: .venv, demo/, caches
-	rm -rf $(VENV) demo build flexseg.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove what make made: virtual environments, demo/, coverage/, caches
+	rm -rf $(VENV) .venv-lowest .venv-newest demo build coverage .coverage flexseg.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pipelines models train export tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf __pycache__
 
@@ -82,21 +89,26 @@ from-nothing:
 
 # ---- The pins ----------------------------------------------------------------------------------
 
-# Resolves the package with all its extras, for each Python by itself, to the newest releases that
-# setup.cfg allows, and merges the answers. To hold some of them back, name a file of constraints:
-# PIP_CONSTRAINT=held_back.txt make constraints
-PYTHONS ?= python3.10 python3.11 python3.12
+# uv resolves in seconds what pip searches for an hour. It lies in a virtual environment that is
+# thrown away, asks the index of PIP_INDEX_URL or UV_DEFAULT_INDEX, and builds nothing of what it
+# resolves.
+UV_COMPILE = uv pip compile setup.cfg --quiet --no-header --no-annotate \
+  $${PIP_INDEX_URL:+--default-index "$$PIP_INDEX_URL"}
+TEST_EXTRAS := --extra=dev --extra=volumes --extra=aws --extra=dask
+
+# Resolves the package with all its extras, for each Python by itself, and merges the answers. Pins
+# that still fit stay as they are; UPGRADE=--upgrade takes the newest releases that setup.cfg
+# allows, UPGRADE='--upgrade-package=ruff' those of one package. PYTHONS='3.11' is enough to see
+# whether there is an answer, but writes its pins alone.
+PYTHONS ?= 3.10 3.11 3.12
 
 define MERGE
-import json, re, sys
-pins, pythons = {}, []
-for path in sys.argv[1:]:
-    report = json.load(open(path))
-    pythons.append(report["environment"]["python_version"])
-    for package in report["install"]:
-        name = re.sub(r"[-_.]+", "-", package["metadata"]["name"]).lower()
-        if name != "flexseg":
-            pins.setdefault((name, package["metadata"]["version"]), []).append(pythons[-1])
+import pathlib, sys
+pythons, pins = sys.argv[2:], {}
+for python in pythons:
+    for line in pathlib.Path(sys.argv[1], python + ".txt").read_text().split("\n"):
+        if line.strip():
+            pins.setdefault(tuple(line.partition(";")[0].strip().split("==")), []).append(python)
 def marker(where):
     if where == pythons:
         return ""
@@ -106,21 +118,56 @@ def marker(where):
 print("# Every package that flexseg and its extras bring in, pinned, for Python %s" % ", ".join(pythons))
 print("# on Linux x86_64. `make constraints` resolves setup.cfg anew and writes this file; run")
 print("# `make test` and `make lint` with it, for each Python, before you keep it.")
-for (name, version), where in sorted(pins.items(), key=lambda pin: (pin[0][0], pin[1])):
+for (name, version), where in sorted(pins.items()):
     print("%s==%s%s" % (name, version, marker(where)))
 endef
 export MERGE
 
-constraints:  ## Resolve all dependencies anew for PYTHONS='python3.10 python3.11 python3.12'
-	@work=`mktemp -d` && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && set -- && \
-	for python in $(PYTHONS); do \
-	  echo "Resolving for $$python" && \
-	  "$$python" -m venv --clear "$$work/venv" && \
-	  "$$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run \
-	    --ignore-installed --report "$$work/$$(($$# + 1)).json" '.[dev,volumes,onnx,serving,gpu,dask,aws,gcp]' && \
-	  set -- "$$@" "$$work/$$(($$# + 1)).json" || exit 1; \
+constraints:  ## Resolve all dependencies anew for PYTHONS='3.10 3.11 3.12'; UPGRADE=--upgrade
+	$(eval python := $(find_python))
+	$(if $(filter use,$(firstword $(python))),,$(error $(complaint)))
+	@work=`mktemp -d` && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && \
+	"$(wordlist 2,99,$(python))" -m venv "$$work/venv" && \
+	"$$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv && \
+	for version in $(PYTHONS); do \
+	  echo "Resolving for Python $$version" && \
+	  cp constraints.txt "$$work/$$version.txt" && \
+	  "$$work/venv/bin/"$(UV_COMPILE) --all-extras --python-version "$$version" \
+	    --python-platform x86_64-manylinux_2_28 $(UPGRADE) -o "$$work/$$version.txt" || exit 1; \
 	done && \
-	"$$work/venv/bin/python" -c "$$MERGE" "$$@" >"$$work/constraints.txt" && \
+	"$$work/venv/bin/python" -c "$$MERGE" "$$work" $(PYTHONS) >"$$work/constraints.txt" && \
 	mv "$$work/constraints.txt" constraints.txt
 
-.PHONY: help demo test lint format clean from-nothing constraints
+# ---- The ends of the ranges --------------------------------------------------------------------
+
+# The tests with the lowest releases that setup.cfg names (of what those bring in, the newest that
+# fit), and with the newest of all, each in a virtual environment of its own. What was installed
+# stands in pins.txt there; it is resolved anew each time and installed where it has changed.
+test-lowest: .venv-lowest/bin/uv  ## Run the tests with the lowest releases that setup.cfg allows
+	$(call test_with,lowest,lowest-direct)
+
+test-newest: .venv-newest/bin/uv  ## Run the tests with the newest releases that setup.cfg allows
+	$(call test_with,newest,highest)
+
+define test_with
+	@rm -f .venv-$(1)/pins.new
+	@.venv-$(1)/bin/$(UV_COMPILE) $(TEST_EXTRAS) --resolution=$(2) \
+	  --python=.venv-$(1)/bin/python -o .venv-$(1)/pins.new
+	@cmp -s .venv-$(1)/pins.new .venv-$(1)/pins.txt || { \
+	  rm -f .venv-$(1)/pins.txt && \
+	  .venv-$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r .venv-$(1)/pins.new && \
+	  .venv-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e . && \
+	  mv .venv-$(1)/pins.new .venv-$(1)/pins.txt; }
+	.venv-$(1)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+endef
+
+.PRECIOUS: .venv-%/bin/uv
+.venv-%/bin/uv:
+	$(eval python := $(find_python))
+	$(if $(filter use,$(firstword $(python))),,$(error $(complaint)))
+	@rm -rf .venv-$*
+	@"$(wordlist 2,99,$(python))" -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.PHONY: help demo test docs coverage lint format clean from-nothing constraints test-lowest test-newest

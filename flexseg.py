@@ -11,15 +11,14 @@ import importlib
 import logging
 import os
 import sys
-import textwrap
+import time
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import flexseg_console
 from flexseg_errors import FlexsegError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from absl import flags
+from flexseg_flags import GENERAL, command_help, parse, split_general
 
 VERSION = "0.1.0"
 
@@ -49,8 +48,10 @@ COMMANDS = {
     "predict": Command("export.predict", "segment images with a run or a bundle"),
     "export": Command("export.bundle", "write a SavedModel that serves by itself"),
     "inspect": Command("export.inspect", "describe a dataset, a run, a bundle or a network"),
+    "report": Command("export.report", "a page to look at: of a dataset, a run, or several runs"),
     "models": Command("export.list_models", "list the networks: size, work, what they are"),
     "demo": Command("export.demo", "the whole road on images it draws itself"),
+    "completion": Command("flexseg_completion", "what lets bash, zsh or fish complete all this"),
 }
 
 
@@ -61,32 +62,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
       0 on success, 1 on a mistake that the user can mend, 2 on a command line that is none.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow talks before we can
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("--help", "-h", "help", "--helpfull"):
-        print(overview())
-        return 0 if arguments else 2
-    if arguments[0] in ("--version", "version"):
+    on, rest = split_general(sys.argv[1:] if arguments is None else arguments)
+    if rest[:1] == ["help"]:
+        on, rest = on | {"help"}, rest[1:]
+    if rest[:1] in (["--version"], ["version"]):
         print(f"flexseg {VERSION}")
         return 0
-    name, *rest = arguments
+    if not rest:
+        print(overview())
+        return 0 if "help" in on else 2
+    name, *rest = rest
     if name not in COMMANDS:
+        what = f'no flag "{name}"' if name.startswith("-") else f'no command "{name}"'
+        known = [f"--{general}" for general in GENERAL] if name.startswith("-") else COMMANDS
         print(
-            f'flexseg: there is no command "{name}".{nearest(name, COMMANDS)} See flexseg --help.',
-            file=sys.stderr,
+            f"flexseg: there is {what}.{nearest(name, known)} See flexseg --help.", file=sys.stderr
         )
         return 2
-    debug = "--debug" in rest
-    rest = [a for a in rest if a != "--debug"]
+    debug = "debug" in on
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
     try:
-        return run_command(name, rest)
+        if {"quiet", "verbose"} <= on:
+            raise UsageError(f"{name} takes --quiet or --verbose, not both.")
+        with flexseg_console.talking("quiet" in on and "help" not in on, "verbose" in on):
+            return run_command(name, rest, "help" in on)
     except KeyboardInterrupt:
         print(f"flexseg {name}: interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130
     except FlexsegError as error:
         if debug:
             traceback.print_exc()
-        print(f"flexseg {name}: {error}", file=sys.stderr)
+        print(_told(name, str(error)), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except Exception as error:
         if isinstance(error, BrokenPipeError):  # `flexseg inspect ... | head`
@@ -102,56 +108,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run_command(name: str, arguments: Sequence[str]) -> int:
+def run_command(name: str, arguments: Sequence[str], only_help: bool = False) -> int:
     """Imports a command's program, parses its flags, and runs it."""
     from absl import flags as absl_flags
 
     program = importlib.import_module(COMMANDS[name].module)
     values = absl_flags.FlagValues()
     program.define_flags(values)
-    if any(a in ("--help", "-h", "--helpfull") for a in arguments):
+    if only_help:
         print(command_help(name, program, values))
         return 0
     rest = parse(name, program, values, arguments)
+    flexseg_console.detail(f"flexseg {VERSION} {name} begins, in {os.getcwd()}")
+    began = time.monotonic()
     program.run(values, rest)
+    flexseg_console.detail(f"{name} is done after {time.monotonic() - began:.1f} s{_memory()}")
     return 0
 
 
-def parse(name: str, program: Any, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
-    """Parses a command's flags into `values`.
-
-    Returns:
-      The positional arguments, and the flags of others where the program takes them.
-
-    Raises:
-      UsageError: naming what cannot be used and the nearest known name.
-    """
-    from absl import flags as absl_flags
-
-    foreign = getattr(program, "FOREIGN_FLAGS", False)
-    positional = getattr(program, "POSITIONAL", ())
+def _memory() -> str:
+    """The most memory that this process has had, for --verbose."""
     try:
-        rest = values([f"flexseg {name}", *arguments], known_only=True)[1:]
-    except absl_flags.Error as error:
-        message = str(error).replace("flag --", "--", 1)
-        raise UsageError(f"{message[0].upper()}{message[1:]} See flexseg {name} --help.") from error
-    for argument in rest:
-        if argument.startswith("--") and not foreign:
-            flag = argument.lstrip("-").partition("=")[0]
-            raise UsageError(
-                f'{name} has no flag "--{flag}".{nearest(flag, list(values))} '
-                f"See flexseg {name} --help."
-            )
-    if foreign:
-        return list(rest)
-    instead = getattr(program, "INSTEAD", None)  # a flag that stands for the positional arguments
-    if instead and values[instead].value:
-        positional = ()
-    if len(rest) != len(positional):
-        wanted = " ".join(positional) or "no argument without --"
-        got = " ".join(rest) or "none"
-        raise UsageError(f"{name} takes {wanted}; got {got}. See flexseg {name} --help.")
-    return list(rest)
+        import resource
+    except ImportError:  # Windows
+        return ""
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f", with at most {kib / 1024:.0f} MiB of memory"
+
+
+def _told(name: str, message: str) -> str:
+    """An error with the command before it, once: programs begin some messages with its name."""
+    between = " " if message.startswith(f"{name} ") else f" {name}: "
+    return f"flexseg{between}{message}"
 
 
 def overview() -> str:
@@ -167,30 +155,10 @@ def overview() -> str:
             "Commands:",
             *lines,
             "",
-            "flexseg COMMAND --help explains a command. --debug shows where an error came from.",
-            "New here? Try flexseg demo.",
+            "flexseg COMMAND --help explains a command and its flags. Every command takes --quiet,",
+            "--verbose and --debug. New here? Try flexseg demo.",
         ]
     )
-
-
-def command_help(name: str, program: Any, values: flags.FlagValues) -> str:
-    """What `flexseg COMMAND --help` prints: the program's docstring, then its own flags."""
-    usage = " ".join(["flexseg", name, *getattr(program, "POSITIONAL", ()), "[--flag=value ...]"])
-    lines = [f"Usage: {usage}", "", (program.__doc__ or "").strip()]
-    own = values.flags_by_module_dict()
-    defined = [flag for module in own.values() for flag in module]
-    if defined:
-        lines += ["", "Flags:"]
-    for flag in defined:
-        shown = (flag.default_as_str or "").strip("'")
-        default = "" if flag.default in (None, "") else f" [{shown}]"
-        choices = getattr(flag.parser, "enum_values", None)
-        value = "|".join(choices) if choices else flag.flag_type().upper()
-        head = f"  --{flag.name}" + ("" if flag.boolean else f"={value}")
-        lines.append(head + default)
-        text = flag.help.partition(">: ")[2] if choices else flag.help  # absl repeats the choices
-        lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
 
 
 def _last_line(error: Exception) -> str:
@@ -215,6 +183,24 @@ def entry() -> None:
         # status would be 134 whatever was done. Nothing of ours waits for the interpreter's end.
         os._exit(status)
     sys.exit(status)
+
+
+def __getattr__(name: str) -> Any:
+    """Every command is a function as well, made when it is asked for: `flexseg.prepare(...)`."""
+    import flexseg_calls
+
+    command = flexseg_calls.names(list(COMMANDS)).get(name)
+    if command is None:
+        hint = nearest(name, flexseg_calls.names(list(COMMANDS)))
+        raise AttributeError(f"module 'flexseg' has no attribute {name!r}.{hint}")
+    globals()[name] = flexseg_calls.function(name, command)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    import flexseg_calls
+
+    return sorted({*globals(), *flexseg_calls.names(list(COMMANDS))})
 
 
 if __name__ == "__main__":

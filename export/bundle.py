@@ -34,8 +34,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from export import other_formats
-from export.bundles import model_card, serving_files, warmup
-from flexseg_errors import FlexsegError, UsageError, nearest
+from export.bundles import card_text, export_flags, model_card, serving_files, warmup
+from export.bundles.export_flags import SAVED_MODEL
+from flexseg_console import detail
+from flexseg_errors import FlexsegError, UsageError
 from pipelines import label_map as label_maps
 from pipelines import storage
 from pipelines.preprocessing import Preprocessing
@@ -51,7 +53,6 @@ ASSETS = "assets"
 LABEL_MAP = "label_map.yaml"
 CARD = "model_card.json"
 CARD_TEXT = "model_card.md"
-SAVED_MODEL = "saved_model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,32 +81,7 @@ class Exported:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("run", None, "Run directory of flexseg train.", flag_values=values)
-    flags.DEFINE_string("output", None, "Folder for the SavedModel; new.", flag_values=values)
-    flags.DEFINE_list(
-        "format",
-        [SAVED_MODEL],
-        f"What to write into the folder, of {SAVED_MODEL} and "
-        + "; ".join(f"{f.name} ({f.summary})" for f in other_formats.FORMATS.values())
-        + ".",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "min_agreement",
-        None,
-        "Least share of pixels, 0 to 1, to which every other format must give the network's class "
-        "id; default: each format's own, from "
-        f"{min(f.min_agreement for f in other_formats.FORMATS.values()):g} to "
-        f"{max(f.min_agreement for f in other_formats.FORMATS.values()):g}.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "serving",
-        None,
-        "Also make this folder, new, with a script that starts TensorFlow Serving in Docker, a "
-        "batching config, and a gRPC and a REST client.",
-        flag_values=values,
-    )
+    export_flags.define_flags(values)
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
@@ -113,15 +89,16 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     for name in ("run", "output"):
         if not getattr(values, name):
             raise UsageError(f"export needs --{name}. See flexseg export --help.")
-    formats = _formats(values.format)
+    formats = export_flags.formats_of(values.format)
     if values.min_agreement is not None and formats == (SAVED_MODEL,):
         raise UsageError(
             "--min_agreement is for other formats; saved_model is held to the network."
         )
     if values.serving:
-        if not any(map(_is_saved_model, formats)):
+        if not any(map(export_flags.is_saved_model, formats)):
             raise UsageError("--serving serves a SavedModel; add saved_model to --format.")
         serving_files.refuse_taken(values.serving, values.output)
+    detail(f"writing {', '.join(formats)}")
     done = write(runs.load(values.run), values.output, formats, values.min_agreement)
     for check in done.checks:
         print(f"  {check}")
@@ -131,10 +108,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
             f"of a probability: {done.difference:.1e}; checked in {done.seconds:.1f} s)."
         )
     for name, figures in done.formats.items():
-        print(f"  {model_card.format_line(name, figures)}")
+        print(f"  {card_text.format_line(name, figures)}")
     if not done.checks:
         print(f"{values.output}: written.")
-    if done.warmup is None and any(map(_is_saved_model, formats)):
+    if done.warmup is None and any(map(export_flags.is_saved_model, formats)):
         print("No warm-up requests: they need the package tensorflow-serving-api.")
     if values.serving:
         serving_files.write(values.serving, values.output)
@@ -213,7 +190,7 @@ def _write(
             figures[name] = other_formats.FORMATS[name](trained, folder, min_agreement)
             signatures = figures[name].pop("signatures", signatures)
     requests = None
-    if any(map(_is_saved_model, formats)) and warmup.available():
+    if any(map(export_flags.is_saved_model, formats)) and warmup.available():
         requests = warmup.write(folder, segmenter.tile, segmenter.channels)
     card = model_card.of_run(trained, signatures)
     if figures:
@@ -260,7 +237,7 @@ def _check(trained: Run, segmenter: Segmenter, folder: str) -> Exported:
 def _write_assets(trained: Run, folder: str, card: dict[str, Any]) -> None:
     texts = {
         LABEL_MAP: label_maps.dump(trained.label_map).encode(),
-        CARD_TEXT: model_card.text(card).encode(),
+        CARD_TEXT: card_text.text(card).encode(),
         CARD: (json.dumps(card, indent=1) + "\n").encode(),
     }
     if card["postprocessing"]:
@@ -269,29 +246,6 @@ def _write_assets(trained: Run, folder: str, card: dict[str, Any]) -> None:
     for name, text in texts.items():
         with open(os.path.join(folder, ASSETS, name), "wb") as file:
             file.write(text)
-
-
-def _formats(names: Sequence[str]) -> tuple[str, ...]:
-    known = (SAVED_MODEL, *other_formats.FORMATS)
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f'--format="{name}": expected some of {", ".join(known)}.{nearest(name, known)}'
-            )
-    if not names:
-        raise UsageError(f"--format: expected some of {', '.join(known)}.")
-    models = [name for name in dict.fromkeys(names) if _is_saved_model(name)]
-    if len(models) > 1:
-        raise UsageError(
-            f"--format: {' and '.join(models)} are a SavedModel each, and a bundle holds one; "
-            "export them to folders of their own."
-        )
-    return tuple(dict.fromkeys(names))
-
-
-def _is_saved_model(name: str) -> bool:
-    """Whether the format is what makes the folder a SavedModel."""
-    return name == SAVED_MODEL or MODEL in other_formats.FORMATS[name].files
 
 
 def _refuse_taken(output: str) -> None:

@@ -1,11 +1,12 @@
 """The whole road on images it draws itself: prepare, train, evaluate, predict, export, verify.
 
 Some hundred pictures of cells, vessels and crystals on uneven ground, with masks saved as JPEG so
-that their colours are blended at every border. Takes some minutes on two cores and needs no
+that their colors are blended at every border. Takes some minutes on two cores and needs no
 download.
 
-Example:
-  flexseg demo --output=demo
+Examples:
+  flexseg demo
+  flexseg demo --output=demo --verbose
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ _SEED = 7
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("output", "flexseg_demo", "Folder for all of it.", flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        "flexseg_demo",
+        "Folder for all of it; made if it is not there.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
@@ -130,7 +136,7 @@ def _call(program: Any, *arguments: str) -> None:
 
 
 def draw_pairs(images: str, masks: str, count: int, side: int, seed: int) -> None:
-    """Draws pictures with their masks: images as PNG, masks as JPEG of soft-edged colours."""
+    """Draws pictures with their masks: images as PNG, masks as JPEG of soft-edged colors."""
     label_map = _label_map()
     os.makedirs(images, exist_ok=True)
     os.makedirs(masks, exist_ok=True)
@@ -145,7 +151,7 @@ def draw_pairs(images: str, masks: str, count: int, side: int, seed: int) -> Non
 def draw(
     rng: np.random.Generator, side: int, label_map: label_maps.LabelMap
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one picture and its mask in colours, each uint8 [side, side, 3] RGB."""
+    """Draws one picture and its mask in colors, each uint8 [side, side, 3] RGB."""
     fine = 4  # everything is drawn larger and reduced, which softens the borders
     size = side * fine
     ids = np.zeros((size, size), np.uint8)

@@ -14,12 +14,14 @@ Examples:
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 
 from absl import flags
 
 from export import bundle
 from export.inspection import audit_text, figure, inspect_bundle, network_figure, network_text
+from flexseg_console import result
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from pipelines import propose, storage
@@ -37,13 +39,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "figure",
         None,
         "PNG to draw: of a dataset images per split, pixels per class, some images and masks; of a "
-        "network its levels.",
+        "network its levels. Default: none.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "model",
         None,
-        "Network to describe instead of a folder; see flexseg models.",
+        "Network to describe instead of a folder; see flexseg models. Default: none.",
         flag_values=values,
     )
 
@@ -52,7 +54,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
     if values.model:
         network = network_text.describe(values.model)
-        print(network_text.text(network))
+        result(network_text.text(network))
         if values.figure:
             network_figure.draw(network, values.figure)
         return
@@ -66,7 +68,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     describe = kinds[inside[0]] if inside else masks
     if values.figure and describe is not dataset:
         raise FlexsegError(f"--figure draws a dataset, and {folder} is none.")
-    print(describe(folder))
+    result(describe(folder))
     if values.figure:
         figure.draw(manifests.load(folder), values.figure)
 
@@ -127,7 +129,7 @@ def trained_run(folder: str) -> str:
     if storage.is_file(run.path(runs.BEST)):
         best = json.loads(storage.read_bytes(run.path(runs.BEST)))
         figures = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if v is not None)
-        lines.append(f"  best: {figures}")
+        lines += textwrap.wrap(f"  best: {figures}", 100, subsequent_indent=" " * 4)
     for name in storage.names(run.path("evaluation")):
         if name.endswith(".json"):
             text = storage.read_bytes(run.path("evaluation", name))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from export.inspection import network_text
+from flexseg_console import result
 from flexseg_errors import FlexsegError, UsageError
 
 POSITIONAL = ()
@@ -27,14 +28,16 @@ def define_flags(values: flags.FlagValues) -> None:
         "Height,width in pixels of the images to count for.",
         flag_values=values,
     )
-    flags.DEFINE_integer("num_classes", 2, "Logits for each pixel.", flag_values=values)
+    flags.DEFINE_integer(
+        "num_classes", 2, "Classes, which are logits for each pixel.", flag_values=values
+    )
     flags.DEFINE_integer("channels", 3, "Channels of the images.", flag_values=values)
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
     size = _size(values.image_size)
-    print(table(size, num_classes=values.num_classes, channels=values.channels))
+    result(table(size, num_classes=values.num_classes, channels=values.channels))
 
 
 def table(size: tuple[int, int], *, num_classes: int = 2, channels: int = 3) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -28,19 +27,17 @@ from export.predictions import (
     predict_job,
     predict_table,
     predict_truth,
+    side_by_side,
     writing,
 )
 from export.predictions.items import VOLUME, Item, find_items, refuse_collisions
 from export.predictions.outputs import SUFFIXES, Outputs
 from export.predictions.report import Report
-from export.predictions.segment_file import segment_file
 from export.volumes import predict_volume
+from flexseg_console import result
 from flexseg_errors import FlexsegError, UsageError, nearest
 from pipelines import storage
 from pipelines.label_map import LabelMap
-
-if TYPE_CHECKING:
-    from export.predictions.predictors import Predictor
 
 FOREIGN_FLAGS = True  # any option of Beam's, where there is a --runner
 
@@ -85,7 +82,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     if runner:
         made = predict_job.run_job(todo, (models, options), outputs, runner, predictor)
     else:
-        made = segment(todo, predictor, outputs)
+        made = side_by_side.segment_items(todo, predictor, outputs)
     known |= {report.stem: report for report in made}
     reports = [known[item.stem] for item in items]
     conclude(reports, items, predictor.label_map, values.output, values.table)
@@ -118,15 +115,6 @@ def scored_again(
     return known
 
 
-def segment(items: Sequence[Item], predictor: Predictor, outputs: Outputs) -> list[Report]:
-    """Segments items on this machine, one after the other; their reports, in their order."""
-    from tqdm import tqdm
-
-    return [
-        segment_file(item, predictor, outputs) for item in tqdm(items, unit="item", disable=None)
-    ]
-
-
 def conclude(
     reports: Sequence[Report],
     items: Sequence[Item],
@@ -154,7 +142,7 @@ def conclude(
     if any(r.row and r.row.confusion for r in reports):
         from train import evaluate
 
-        print(evaluate.table(predict_truth.evaluation(reports, label_map)))
+        result(evaluate.table(predict_truth.evaluation(reports, label_map)))
     without = [item.path for item in items if scored and not item.truth]
     if without:
         print(f"{len(without)} have no mask in --truth and are not scored:\n{_listed(without)}")

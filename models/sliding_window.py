@@ -196,7 +196,8 @@ class SlidingWindow:
       weights: "gaussian" (see `gaussian_weights`), "uniform", or "margin": of what two tiles share,
         half is cut off from each, so that it serves as context alone; at the image's edges nothing
         is cut off, and nothing is blended.
-      batch_size: N, tiles per call of `predict`, at most: each row of tiles is cut into batches.
+      batch_size: N, tiles per call of `predict`, at most: each row of tiles, of all images, is cut
+        into batches.
       finish: what to make of finished rows, from [h, W, K] float32 to [h, W, ...], pixel by pixel;
         with it (an argmax, say) the values of the whole image need not be held. None to keep them.
 
@@ -225,43 +226,58 @@ class SlidingWindow:
             raise FlexsegError(f"batch_size must be at least 1, not {self.batch_size}.")
 
     def __call__(self, image: Any) -> tf.Tensor:
-        """Predicts one image.
+        """Predicts one image, or several of one size, whose tiles then share batches.
 
         Args:
-          image: [H, W, C], any size from 1 x 1 on, any dtype that `predict` takes. What is smaller
-            than a tile is padded by reflection, and the padding cut off again.
+          image: [H, W, C] or [B, H, W, C], any size from 1 x 1 on, any dtype that `predict` takes.
+            What is smaller than a tile is padded by reflection, and the padding cut off again.
 
         Returns:
-          [H, W, K] float32, or what `finish` makes of it, [H, W, ...].
+          [H, W, K] float32, or what `finish` makes of it, [H, W, ...]; of several [B, H, W, ...].
 
         Raises:
-          FlexsegError: the image is not [H, W, C], or `predict` does not keep its tiles' size.
+          FlexsegError: the image has other axes, or `predict` does not keep its tiles' size.
         """
         image = tf.convert_to_tensor(image)
-        if image.shape.rank != 3:
-            raise FlexsegError(f"An image must be [H, W, C], not of shape {image.shape}.")
-        predict = self._traced_predict(image.shape[2], image.dtype)
+        if image.shape.rank not in (3, 4):
+            raise FlexsegError(
+                f"Images must be [H, W, C] or [B, H, W, C], not of shape {image.shape}."
+            )
+        by_rows = self._rows_first(image if image.shape.rank == 4 else image[None])
+        if image.shape.rank == 3:
+            one = tf.squeeze(by_rows, 1)  # a slice would be a copy
+            return tf.ensure_shape(one, image.shape[:2] + by_rows.shape[3:])
+        axes = [1, 0, *range(2, by_rows.shape.rank)]
+        return tf.ensure_shape(tf.transpose(by_rows, axes), image.shape[:3] + by_rows.shape[3:])
+
+    def _rows_first(self, images: tf.Tensor) -> tf.Tensor:
+        """Images [B, H, W, C] to their values, [H, B, W, ...]."""
+        predict = self._traced_predict(images.shape[3], images.dtype)
         classes = predict.structured_outputs.shape[-1]
         finish = self._finish.get_concrete_function(tf.TensorSpec([None, None, classes]))
         finished: tf.TensorSpec = finish.structured_outputs
 
-        rows, columns = self.axes(*tf.unstack(tf.shape(image, tf.int64)[:2]))
-        padded = self._pad(image, rows, columns)
-        # How far the image is finished once each row of tiles is added. Padding, which only an
+        rows, columns = self.axes(*tf.unstack(tf.shape(images, tf.int64)[1:3]))
+        padded = self._pad(images, rows, columns)
+        count, _, width = tf.unstack(tf.shape(padded)[:3])
+        # How far the images are finished once each row of tiles is added. Padding, which only an
         # image lower than a tile has, is in the band but not in the image.
         ends = tf.concat([rows.origins[1:], [rows.before + rows.length]], axis=0)
         row_count = tf.size(rows.origins)
 
         def add_row(row: tf.Tensor, band: tf.Tensor, output: tf.TensorArray) -> Any:
             top = rows.origins[row]
-            strip = padded[top : top + self.tile[0]]
+            strip = padded[:, top : top + self.tile[0]]
             band = self._add_tiles(band, strip, rows.shares[row], columns, predict)
             done = ends[row] - top
-            ready = band[columns.before : columns.before + columns.length, rows.before : done]
-            output = output.write(row, finish(tf.transpose(ready, [1, 0, 2])))
+            apart = tf.reshape(band, [count, width, self.tile[0], classes])
+            ready = apart[:, columns.before : columns.before + columns.length, rows.before : done]
+            lines = tf.transpose(ready, [2, 0, 1, 3])  # rows, images, columns
+            across = [tf.shape(lines)[0], count * tf.shape(lines)[2], classes]
+            output = output.write(row, finish(tf.reshape(lines, across)))
             return row + 1, tf.pad(band[:, done:], [[0, 0], [0, done], [0, 0]]), output
 
-        band = tf.zeros([tf.shape(padded)[1], self.tile[0], classes])
+        band = tf.zeros([count * width, self.tile[0], classes])
         output = tf.TensorArray(
             finished.dtype, row_count, infer_shape=False, element_shape=finished.shape
         )
@@ -276,7 +292,9 @@ class SlidingWindow:
             ),
             parallel_iterations=1,  # more would hold the predictions of several rows
         )
-        return tf.ensure_shape(output.concat(), image.shape[:2] + finished.shape[2:])
+        values = output.concat()
+        shape = [tf.cast(n, tf.int32) for n in (rows.length, count, columns.length)]
+        return tf.reshape(values, [*shape, *finished.shape[2:]])
 
     def axes(self, height: Any, width: Any) -> tuple[Axis, Axis]:
         """Where the tiles lie on an image of that size (ints, or integer tensors []), and weigh."""
@@ -285,13 +303,13 @@ class SlidingWindow:
             Axis.of(width, self.tile[1], self.overlap, self.weights),
         )
 
-    def _pad(self, image: tf.Tensor, rows: Axis, columns: Axis) -> tf.Tensor:
+    def _pad(self, images: tf.Tensor, rows: Axis, columns: Axis) -> tf.Tensor:
         def reflect() -> tf.Tensor:
-            padded = tf.gather(image, reflected_indices(rows.length, self.tile[0]), axis=0)
-            return tf.gather(padded, reflected_indices(columns.length, self.tile[1]), axis=1)
+            padded = tf.gather(images, reflected_indices(rows.length, self.tile[0]), axis=1)
+            return tf.gather(padded, reflected_indices(columns.length, self.tile[1]), axis=2)
 
         small = tf.logical_or(rows.length < self.tile[0], columns.length < self.tile[1])
-        return tf.cond(small, reflect, lambda: image)
+        return tf.cond(small, reflect, lambda: images)
 
     def _add_tiles(
         self,
@@ -304,9 +322,9 @@ class SlidingWindow:
         """Adds one row of tiles, weighted, to the band.
 
         Args:
-          band: [padded width, tile height, K] float32. Columns come first, so that what a tile adds
-            is a run of whole slices, which TensorFlow adds in place.
-          strip: the pixels of that row of tiles, [tile height, padded width, C].
+          band: [B x padded width, tile height, K] float32. Columns come first, so that what a tile
+            adds is a run of whole slices, which TensorFlow adds in place.
+          strip: the pixels of that row of tiles, [B, tile height, padded width, C].
           row_share: the tiles' part in the blend at each of their rows, [tile height] float32.
           columns: where the tiles lie on the strip, and their part at each of their columns.
           predict: from tiles to values.
@@ -314,20 +332,24 @@ class SlidingWindow:
         Returns:
           The new band.
         """
-        tile_count = tf.size(columns.origins)
         height, width = self.tile
+        across = tf.size(columns.origins)
+        tile_count = across * tf.shape(strip)[0]
+        padded_width = tf.shape(strip, tf.int64)[2]
 
         def add_batch(first: tf.Tensor, band: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = slice(first, first + self.batch_size)
-            origins = columns.origins[batch]
+            tile = tf.range(first, tf.minimum(first + self.batch_size, tile_count))
+            image, column = tf.cast(tile // across, tf.int64), tile % across
+            origins = tf.gather(columns.origins, column)
             tiles = tf.map_fn(
-                lambda x: strip[:, x : x + width],
-                origins,
-                fn_output_signature=tf.TensorSpec([height, width, strip.shape[2]], strip.dtype),
+                lambda place: strip[place[0], :, place[1] : place[1] + width],
+                (image, origins),
+                fn_output_signature=tf.TensorSpec([height, width, strip.shape[3]], strip.dtype),
             )
-            shares = columns.shares[batch][:, None, :] * row_share[:, None]
+            shares = tf.gather(columns.shares, column)[:, None, :] * row_share[:, None]
             values = tf.transpose(predict(tiles) * shares[..., None], [0, 2, 1, 3])
-            pixels = origins[:, None] + tf.range(width, dtype=tf.int64)
+            starts = image * padded_width + origins
+            pixels = starts[:, None] + tf.range(width, dtype=tf.int64)
             band = tf.tensor_scatter_nd_add(
                 band,
                 tf.reshape(pixels, [-1, 1]),

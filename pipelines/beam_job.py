@@ -10,10 +10,10 @@ import argparse
 import importlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from flexseg_console import say
 from flexseg_errors import FlexsegError, UsageError, nearest
 from pipelines import job_errors, local_workers, shards, storage, tfds
 from pipelines import manifest as manifests
@@ -101,7 +101,7 @@ def execute(
             shards.write_plan(output, shard, options, fingerprint, states)
             todo.append(shard.name)
     if len(todo) < len(plans):
-        _say(f"{len(plans) - len(todo)} of {len(plans)} shards are already there.")
+        say(f"{len(plans) - len(todo)} of {len(plans)} shards are already there.")
     if todo:
         with JobProgress(work, "shard", len(names), [_note(name) for name in todo]):
             _make(output, todo, beam_flags)
@@ -114,7 +114,7 @@ def execute(
         )
     results = [result for result in made if result is not None]
     if todo:
-        _say(_sums([r for r in results if r["name"] in set(todo)]))
+        say(_sums([r for r in results if r["name"] in set(todo)]))
     return results
 
 
@@ -137,7 +137,8 @@ def _runner(name: str) -> str:
     if short not in known and "." not in name:
         classes = ["DirectRunner", *(path.rpartition(".")[2] for path in known.values())]
         raise UsageError(
-            f"--runner={name}: there is no such runner.{nearest(name, [*classes, *known])} "
+            f"--runner={name}: there is no such runner."
+            f"{nearest(name, [*classes, *known, 'direct'])} "
             f"Expected one of {', '.join(sorted(classes))}, or package.module.Class."
         )
     path = known.get(short, name)
@@ -212,6 +213,8 @@ def _make(output: str, names: Sequence[str], beam_flags: Sequence[str]) -> None:
         with local_workers.started(processes, log):
             _run_beam(output, names, beam_flags)
     except Exception as error:
+        if job_errors.interrupted(error):
+            raise KeyboardInterrupt from error
         told = job_errors.explained(error, output, "the shards that are finished are")
         if told is None and runner == _LOCAL:
             raise
@@ -282,7 +285,3 @@ def _sums(made: Sequence[dict[str, Any]]) -> str:
         f"{len(made)} shards made: {sources} sources read, {rejected} of no use, "
         f"{examples} examples, {size / 1e6:.1f} MB."
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-r"""Converts masks between colours, class ids and one-hot arrays.
+r"""Converts masks between colors, class ids and one-hot arrays.
 
-  rgb      PNG in the colours of the label map
-  palette  PNG whose pixel values are class ids and whose palette has the label map's colours
+  rgb      PNG in the colors of the label map
+  palette  PNG whose pixel values are class ids and whose palette has the label map's colors
   index    gray PNG whose pixel values are class ids
   onehot   NPZ with the key mask, [H, W, classes]
 
@@ -33,8 +33,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import flags
 from PIL import Image
-from tqdm import tqdm
 
+from flexseg_console import detail, progress
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import label_map as label_maps
 from pipelines import readers
@@ -69,17 +69,21 @@ def define_flags(values: flags.FlagValues) -> None:
     def string(name: str, text: str) -> None:
         flags.DEFINE_string(name, None, text, flag_values=values)
 
-    string("masks", "Folder of masks (with all folders below).")
-    string("output", "Folder for the converted masks; must be new or empty.")
-    string("label_map", "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'.")
+    string("masks", "Folder of masks (with all folders below). Required.")
+    string("output", "Folder for the converted masks; must be new or empty. Required.")
+    string("label_map", "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'. Required.")
     flags.DEFINE_enum(
-        "from", "rgb", ["rgb", "index", "onehot"], "What the masks are.", flag_values=values
+        "from",
+        "rgb",
+        ["rgb", "index", "onehot"],
+        "What the masks are: painted in colors, class ids, or a plane for each class.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "to",
         None,
         ["rgb", "palette", "index", "onehot"],
-        "What they become.",
+        "What they become; see above. Required.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -92,7 +96,8 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     string(
         "ignore_color",
-        "Red,green,blue of exactly the pixels to ignore in rgb masks, such as 128,128,128.",
+        "Red,green,blue of exactly the pixels to ignore in rgb masks, such as 128,128,128. "
+        "Default: none are read; they are written as mid-gray.",
     )
     flags.DEFINE_enum(
         "onehot_dtype",
@@ -115,12 +120,13 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     read = reader(source, label_map, values.color_tolerance, ignore_color)
     found, problems = find(values.masks, source)
     _refuse_output(values.output, values.masks)
+    detail(f"{len(found)} masks found")
     staging = f"{os.path.realpath(values.output)}.{os.getpid()}.tmp"
     notes: list[str] = []
     unmatched = 0
     try:
         os.makedirs(staging)
-        for stem, path in tqdm(found.items(), unit="mask", disable=None):
+        for stem, path in progress(found.items(), unit="mask"):
             try:
                 mask = read(path)
                 data = encode(mask.ids, target, label_map, ignore_color, values.onehot_dtype)

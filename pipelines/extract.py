@@ -3,15 +3,15 @@
 A record becomes OUTPUT/SPLIT/images/NAME.png and OUTPUT/SPLIT/masks/NAME.png. NAME is the path of
 its source; a tile gets its origin appended (NAME_y512_x0), an augmented copy what was done to it
 put in front (hflipped_NAME). Images are written as they are stored; JPEG stays the same JPEG. Masks
-are palette PNGs (pixel value = class id), or PNGs in colours, or gray PNGs of class ids.
-OUTPUT/label_map.yaml says which colour and id is which class.
+are palette PNGs (pixel value = class id), or PNGs in colors, or gray PNGs of class ids.
+OUTPUT/label_map.yaml says which color and id is which class.
 
 A split appears when all of it has been written. Run again after an interruption, the command goes
 on where it stopped.
 
 Examples:
   flexseg extract records --output=files
-  flexseg extract records --output=files --split=valid,test --masks=index
+  flexseg extract records --output=files --split=valid,test --mask_format=index
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
+from flexseg_console import detail, progress
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import augment, convert_masks, records
 from pipelines import label_map as label_maps
@@ -42,7 +42,10 @@ _SUFFIXES = {"png": ".png", "jpeg": ".jpg"}  # formats whose bytes are a file as
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     flags.DEFINE_string(
-        "output", None, "Folder for the files; made if it is not there.", flag_values=values
+        "output",
+        None,
+        "Folder for the files; made if it is not there. Required.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "split",
@@ -51,11 +54,11 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_enum(
-        "masks",
+        "mask_format",
         "palette",
         ["palette", "rgb", "index"],
-        "palette: class ids with the label map's colors as palette. rgb: the colors. index: class "
-        "ids as gray values.",
+        "Of the masks. palette: class ids with the label map's colors as palette. rgb: the colors. "
+        "index: class ids as gray values.",
         flag_values=values,
     )
 
@@ -69,12 +72,13 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     splits = list(dict.fromkeys(name.strip() for name in wanted))
     for split in splits:
         manifest.split(split)  # refuses a name that the dataset does not have
-    claim_output(values.output, manifest, values.masks)
+    claim_output(values.output, manifest, values.mask_format)
     for split in splits:
         if os.path.isdir(os.path.join(values.output, split)):
             print(f"{values.output}: {split} is already there.")
             continue
-        write_split(manifest, split, values.output, values.masks)
+        detail(f"writing the split {split}")
+        write_split(manifest, split, values.output, values.mask_format)
         print(f"{values.output}: {split}, {manifest.split(split).examples} images and masks.")
 
 
@@ -137,12 +141,10 @@ def write_split(manifest: Manifest, split: str, output: str, masks: str) -> None
     used: set[str] = set()
     for name in ("images", "masks"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
-    for path, features in tqdm(
+    for path, features in progress(
         _features(manifest, split),
         total=manifest.split(split).examples,
-        desc=split,
         unit="record",
-        disable=None,
     ):
         name = _unused(record_name(features, prefix, path), used)
         suffix, image = image_file(features)

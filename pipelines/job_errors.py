@@ -37,6 +37,11 @@ def explained(error: Exception, output: str, kept: str) -> FlexsegError | None:
     return FlexsegError(f"{told[-1]} {again}") if told else None
 
 
+def interrupted(error: Exception) -> bool:
+    """Whether Ctrl-C ended the job: Beam makes another error of it."""
+    return isinstance(error.__cause__, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
+
+
 def failed(error: Exception, runner: str) -> FlexsegError:
     """What a runner elsewhere objects to; it is no mistake in flexseg where it was not reached."""
     kind = type(error).__name__

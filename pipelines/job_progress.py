@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Collection
+from typing import Any
 
-from tqdm import tqdm
-
+from flexseg_console import is_terminal, progress
 from flexseg_errors import FlexsegError
 from pipelines import storage
 
@@ -27,10 +28,12 @@ class JobProgress:
           awaited: names of those that count, where others may lie there; the rest of `total` is
             taken for done. None counts every file, from none on.
         """
-        self._folder, self._unit, self._total = folder, unit, total
+        self._folder, self._total = folder, total
         self._awaited = None if awaited is None else frozenset(awaited)
         self._before = 0 if awaited is None else total - len(awaited)
-        self._seconds = 5.0 if storage.is_remote(folder) else 0.5
+        self._unit = unit
+        self._bar_moves = is_terminal(sys.stderr)  # elsewhere there is a line a minute at most
+        self._seconds = 15.0 if not self._bar_moves else 5.0 if storage.is_remote(folder) else 0.5
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -43,13 +46,13 @@ class JobProgress:
         self._thread.join()
 
     def _watch(self) -> None:
-        with tqdm(total=self._total, initial=self._before, unit=self._unit, disable=None) as bar:
-            while not bar.disable and not self._stop.wait(self._seconds):
+        with progress(total=self._total, done=self._before, unit=self._unit) as bar:
+            while not self._stop.wait(self._seconds):
                 self._update(bar)
-            if not bar.disable:
+            if self._bar_moves:
                 self._update(bar)
 
-    def _update(self, bar: tqdm) -> None:
+    def _update(self, bar: Any) -> None:
         with contextlib.suppress(FlexsegError):  # the bar is late; the workers tell what is wrong
             there = storage.names(self._folder)
             made = there if self._awaited is None else self._awaited.intersection(there)

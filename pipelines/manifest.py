@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flexseg_errors import FlexsegError
+from flexseg_errors import FlexsegError, nearest
+from pipelines import folder_kind, records, storage
 from pipelines import label_map as label_maps
-from pipelines import records, storage
 from pipelines.audit import Audit
 from pipelines.preparation import Preparation
 
@@ -104,6 +104,7 @@ class Manifest:
         if name not in self.splits:
             raise FlexsegError(
                 f'The dataset {self.folder} has no split "{name}"; it has {", ".join(self.splits)}.'
+                + nearest(name, self.splits)
             )
         return self.splits[name]
 
@@ -242,6 +243,7 @@ def load(folder: str) -> Manifest:
         what = "is no folder" if not storage.is_folder(folder) else f"holds no {FILENAME}"
         raise FlexsegError(
             f"{folder} {what}: it is not a dataset, or `flexseg prepare` has not finished it."
+            + folder_kind.hint(folder, folder_kind.DATASET)
         )
     try:
         data = json.loads(storage.read_bytes(path))

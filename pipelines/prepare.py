@@ -1,6 +1,6 @@
-r"""Turns folders of images and colour masks into sharded TFRecords.
+r"""Turns folders of images and color masks into sharded TFRecords.
 
-Sources are paired by their stem, split by group, mapped from colours to class ids, resized or cut
+Sources are paired by their stem, split by group, mapped from colors to class ids, resized or cut
 into tiles if asked, and written as shards with a manifest, dataset.json. The same sources and
 options give the same bytes on every machine. A run that was interrupted goes on where it stopped.
 
@@ -20,13 +20,14 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from flexseg_console import detail, say
 from flexseg_errors import FlexsegError, UsageError
+from flexseg_flags import stray
 from pipelines import (
     audit,
     augment,
@@ -63,12 +64,23 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, default, text, flag_values=values)
 
     string(
-        "dataset", None, "Folder with images/ and masks/, or train/, valid/, test/ holding them."
+        "dataset",
+        None,
+        "Folder with images/ and masks/, or train/, valid/, test/ holding them. Required, or "
+        "--images and --masks.",
     )
-    string("images", None, "Folder of images, instead of --dataset.")
-    string("masks", None, "Folder of masks, instead of --dataset.")
-    string("output", None, "Folder for the dataset; made if it is not there.")
-    string("label_map", None, "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'.")
+    string(
+        "images",
+        None,
+        "Folder of images, where --dataset is not given. Default: as --dataset says.",
+    )
+    string(
+        "masks", None, "Folder of masks, where --dataset is not given. Default: as --dataset says."
+    )
+    string("output", None, "Folder for the dataset; made if it is not there. Required.")
+    string(
+        "label_map", None, "YAML file, or a literal such as '{(0,0,0):0,(255,0,0):1}'. Required."
+    )
     string(
         "split",
         None,
@@ -82,24 +94,49 @@ def define_flags(values: flags.FlagValues) -> None:
         "exact: the shares as nearly as can be. stable: adding images never moves one.",
         flag_values=values,
     )
-    flags.DEFINE_integer("split_seed", 137, "Seed of split and order.", flag_values=values)
+    flags.DEFINE_integer(
+        "split_seed", 137, "Seed of split and order, any whole number.", flag_values=values
+    )
     flags.DEFINE_integer(
         "folds",
         0,
-        "Divide all groups but those of test into so many folds; a training run validates on one.",
+        "Divide all groups but those of test into so many folds, at least 2; a training run "
+        "validates on one. 0: no folds.",
         flag_values=values,
     )
-    string("split_from", None, "An earlier dataset, whose groups keep their splits.")
-    string("group_regex", None, "Finds the group (patient, original image) in an image's path.")
-    string("groups", None, "CSV file with the columns path and group, instead of --group_regex.")
-    string("mask_suffix", "", "What a mask's stem has beyond its image's, such as _EX.")
-    string("image_size", None, "Height,width in pixels to which every source is stretched.")
-    flags.DEFINE_float("scale", 1.0, "Factor on both sides of every source.", flag_values=values)
+    string("split_from", None, "An earlier dataset, whose groups keep their splits. Default: none.")
+    string(
+        "group_regex",
+        None,
+        "Regular expression that finds the group (patient, original image) in an image's path. "
+        "Default: each image is a group.",
+    )
+    string(
+        "groups",
+        None,
+        "CSV file with the columns path and group, instead of --group_regex. Default: none.",
+    )
+    string(
+        "mask_suffix",
+        "",
+        "What a mask's stem has beyond its image's, such as _EX. Default: nothing.",
+    )
+    string(
+        "image_size",
+        None,
+        "Height,width in pixels to which every source is stretched. Default: none is.",
+    )
+    flags.DEFINE_float(
+        "scale",
+        1.0,
+        "Factor by which both sides of every source are multiplied.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "tile_size", 0, "Side of square tiles, in pixels; 0: whole images.", flag_values=values
     )
     flags.DEFINE_integer(
-        "tile_overlap", 0, "Pixels that neighbouring tiles share at least.", flag_values=values
+        "tile_overlap", 0, "What neighbouring tiles share at least, in pixels.", flag_values=values
     )
     flags.DEFINE_float(
         "color_tolerance",
@@ -133,9 +170,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "preprocessing",
         "",
         "Done to images before resizing, such as gamma=1.5,sharpen=1,invert,contrast=1.5:40,"
-        "color=BGR2HSV.",
+        "color=BGR2HSV. Default: nothing.",
     )
-    string("augment", None, "YAML file, or preset, of what is made of each training source.")
+    string(
+        "augment",
+        None,
+        "YAML file, or preset, of what else is made of each training source. Default: nothing.",
+    )
     flags.DEFINE_float(
         "empty_tiles",
         1.0,
@@ -177,7 +218,10 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "num_shards", 0, "Shards of each split, instead of --shard_size_mb.", flag_values=values
+        "num_shards",
+        0,
+        "Shards of each split, instead of --shard_size_mb. 0: as --shard_size_mb says.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "tfds", False, "Also write what tensorflow_datasets needs to read it.", flag_values=values
@@ -190,32 +234,44 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "max_rejected", 0, "Fail if more sources than this cannot be used.", flag_values=values
+        "max_rejected",
+        0,
+        "Fail if more sources than this cannot be used, and name them.",
+        flag_values=values,
     )
-    string("runner", "FnApiRunner", "Beam runner; the default works on this machine's cores.")
+    string(
+        "runner",
+        "FnApiRunner",
+        "Beam's runner, such as dask or portable; the default works on this machine's cores.",
+    )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     """Runs the command."""
+    for argument in rest:
+        if not argument.startswith("-"):
+            raise UsageError(stray("prepare", argument, values))
+    beam_flags = beam_job.check_flags(rest, values.runner, list(values))
     for name in ("output", "label_map"):
         if not getattr(values, name):
             raise UsageError(f"prepare needs --{name}. See flexseg prepare --help.")
-    beam_flags = beam_job.check_flags(rest, values.runner, list(values))
     label_map = label_maps.load(values.label_map)
     layouts = sources.find_layouts(values.dataset, values.images, values.masks)
     options = options_from(values, label_map, bool(layouts[0].split))
     found, rejected, states = find_sources(layouts, options)
+    detail(f"{len(found)} sources found, {len(rejected)} of no use")
     if values.groups:
         found, unnamed = regroup(found, values.groups)
         rejected += unnamed
     if rejected:
-        _say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
-        _say(describe(rejected))
+        say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
+        say(describe(rejected))
     if found:
         found, options = divide(found, values.split_from, options)
     claim_output(values.output, options, [p for x in layouts for p in (x.images, x.masks)])
     if found:
         plans = plan(found, options)
+        detail(f"{len(plans)} shards planned; {' '.join(beam_flags)}")
         made = beam_job.execute(values.output, plans, options, beam_flags, states)
         rejected += [Rejected(**r) for result in made for r in result["rejected"]]
         rejected = sorted(set(rejected))  # a fold's two forms reject the same source
@@ -231,10 +287,11 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         )
     if not found:
         raise FlexsegError("No image has a mask of the same stem: there is nothing to prepare.")
+    detail("all shards are there; adding up")
     manifest = finish(values.output, options, plans[0].channels, found, made, len(rejected))
     if values.tfds:
         tfds.write(manifest)
-    _say(f"{values.output}: {summary(manifest)}")
+    print(f"{values.output}: {summary(manifest)}")
 
 
 def find_sources(
@@ -247,7 +304,7 @@ def find_sources(
     for layout in layouts:
         paired = sources.pair(layout, options.group_regex, options.mask_suffix)
         if paired.passed_over:
-            _say(
+            say(
                 f"{paired.passed_over} masks in {layout.masks} are passed over: their stems do not "
                 f'end with "{options.mask_suffix}".'
             )
@@ -268,7 +325,7 @@ def regroup(found: Sequence[Source], path: str) -> tuple[list[Source], list[Reje
     unused = splits.unused_names(found, groups)
     if unused:
         shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
-        _say(f"{path} names {len(unused)} images that are not there: {shown}.")
+        say(f"{path} names {len(unused)} images that are not there: {shown}.")
     return splits.apply_groups(found, groups, path)
 
 
@@ -503,7 +560,3 @@ def _write_rejected(output: str, rejected: Sequence[Rejected]) -> None:
     lines = [json.dumps(dataclasses.asdict(r), ensure_ascii=False) for r in sorted(rejected)]
     text = "".join(line + "\n" for line in lines)
     storage.write_whole(storage.join(output, manifests.REJECTED), text.encode())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

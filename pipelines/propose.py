@@ -1,8 +1,8 @@
-"""Proposes a label map: finds the dominant colours of a folder of masks.
+"""Proposes a label map: finds the dominant colors of a folder of masks.
 
-Pixels are counted over all masks. A class has a colour that fills areas; the many shades that JPEG,
+Pixels are counted over all masks. A class has a color that fills areas; the many shades that JPEG,
 smoothing or resizing leave at borders do not, and count as the class that they are nearest to. The
-most frequent colour gets id 0, the background, unless there is black, which then gets it; the
+most frequent color gets id 0, the background, unless there is black, which then gets it; the
 others follow by their frequency. Gray masks whose values are class ids are recognized, too.
 
 What is printed is a label map file; the table above it is a comment. Names are for you to mend.
@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
+from flexseg_console import progress, result
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines import readers
@@ -113,11 +113,16 @@ class Census:
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     flags.DEFINE_string(
-        "output", None, "File for the label map; must not be there.", flag_values=values
+        "output",
+        None,
+        "YAML file for the label map; must not be there. Default: print it.",
+        flag_values=values,
     )
-    flags.DEFINE_integer("most", MOST, "Refuse to propose more classes.", flag_values=values)
+    flags.DEFINE_integer(
+        "max_classes", MOST, "Refuse to propose more classes than this.", flag_values=values
+    )
     flags.DEFINE_float(
-        "tolerance",
+        "color_tolerance",
         TOLERANCE,
         "RGB distance up to which a color is taken for a more frequent one.",
         flag_values=values,
@@ -125,7 +130,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "min_share",
         MIN_SHARE,
-        "Of all pixels, what a color must have to be a class.",
+        "Share of all pixels, 0 to 1, that a color must have to be a class.",
         flag_values=values,
     )
 
@@ -135,12 +140,14 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     output = values.output
     if output and os.path.exists(output):
         raise FlexsegError(f"--output={output} is there already; nothing was touched.")
-    text = describe(propose(rest[0], values.most, values.tolerance, values.min_share))
+    text = describe(propose(rest[0], values.max_classes, values.color_tolerance, values.min_share))
+    if not output:
+        result(text)
+        return
     print(text)
-    if output:
-        with open(output + ".tmp", "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(output + ".tmp", output)
+    with open(output + ".tmp", "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.replace(output + ".tmp", output)
 
 
 def propose(
@@ -158,9 +165,11 @@ def propose(
       FlexsegError: where there are no masks, one cannot be read, or they have no dominant colours.
     """
     if not 1 <= most <= label_maps.MAX_CLASSES:
-        raise FlexsegError(f"--most={most}: expected 1 to {label_maps.MAX_CLASSES} classes.")
+        raise FlexsegError(f"--max_classes={most}: expected 1 to {label_maps.MAX_CLASSES} classes.")
     if not tolerance >= 0:
-        raise FlexsegError(f"--tolerance={tolerance}: expected an RGB distance of at least 0.")
+        raise FlexsegError(
+            f"--color_tolerance={tolerance}: expected an RGB distance of at least 0."
+        )
     if not 0 <= min_share < 1:
         raise FlexsegError(f"--min_share={min_share}: expected a share from 0 to less than 1.")
     census = count(folder)
@@ -170,14 +179,14 @@ def propose(
     if len(kept) > most:
         raise FlexsegError(
             f"{folder} has {len(kept)} dominant colors; at most {most} are proposed. Give the "
-            "folder of the masks, or a higher --most, --min_share or --tolerance."
+            "folder of the masks, or a higher --max_classes, --min_share or --color_tolerance."
         )
     near = _share_near(census, kept, tolerance)
     if near < _NEAR_SHARE:
         raise FlexsegError(
             f"{folder} has {len(census.pixels)} different colors, and those that fill areas "
             f"account for {near:.0%} of the pixels only: these seem to be no masks. Give the "
-            "folder of the masks, or a lower --min_share or higher --tolerance."
+            "folder of the masks, or a lower --min_share or higher --color_tolerance."
         )
     return _proposal(census, kept, tolerance)
 
@@ -190,7 +199,7 @@ def count(folder: str) -> Census:
     paths = _find(folder)
     pixels, solid = np.zeros(_COLORS, np.int64), np.zeros(_COLORS, np.int64)
     files = np.zeros(_COLORS, np.int32)
-    for path in tqdm(paths, unit="mask", disable=None):
+    for path in progress(paths, unit="mask"):
         present = []
         for band, full in _bands(readers.read_mask(path)):
             found, counts = _tally(band[full:])

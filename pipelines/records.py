@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import cv2
 import google_crc32c
 import numpy as np
-from google.protobuf import (  # type: ignore[import-untyped]
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-)
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from flexseg_errors import FlexsegError
+from flexseg_errors import FlexsegError, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,6 +76,7 @@ def parse_encoding(text: str) -> tuple[str, int]:
         return form, 0
     raise FlexsegError(
         f'--image_encoding="{text}": expected png, raw, jpeg, or jpeg:QUALITY with 1..100.'
+        + nearest(text, ("png", "raw", "jpeg"))
     )
 
 

@@ -1,7 +1,8 @@
 """Holds a dataset to its manifest: every record's checksum, the counts, and the files' SHA-256.
 
-Example:
+Examples:
   flexseg verify records
+  flexseg verify s3://bucket/records --quiet && echo whole
 """
 
 from __future__ import annotations

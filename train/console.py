@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from flexseg_console import detail, say
 
-
-def say(text: str) -> None:
-    """Prints a line to stderr without tearing the progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stderr)
+__all__ = ["detail", "figure", "say"]
 
 
 def figure(value: float | None) -> str:

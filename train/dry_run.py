@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flexseg_console import result
 from pipelines import storage
 from pipelines.manifest import Manifest, Split
 from train import device as devices
@@ -65,9 +66,9 @@ def report(run: Run, manifest: Manifest) -> None:
     described = memory.describe(
         config.model, config.train.precision, run.label_map.num_classes, run.channels, run.size
     )
-    print(_table(_before(run, manifest, rehearsed, described)), flush=True)
+    result(_table(_before(run, manifest, rehearsed, described)))
     timing = measure(rehearsed)
-    print(_table(_after(run, manifest, rehearsed, described, timing)))
+    result(_table(_after(run, manifest, rehearsed, described, timing)))
 
 
 def measure(rehearsed: Rehearsal) -> Timing:

@@ -4,10 +4,10 @@ Every image of the split is segmented as `flexseg predict` does it: by a sliding
 tune-postprocessing chose for the run (--nopostprocessing leaves that out), and by choice with
 test-time augmentation. One confusion matrix sums up the split.
 Dice and IoU of a class pool its pixels; a class in neither truth nor prediction has no figure. What
-is found goes to evaluation/<split>.json in the run, each image's Dice, the worst first, to
-evaluation/<split>_images.csv.
+is found goes to evaluation/SPLIT.json in the run, each image's Dice, the worst first, to
+evaluation/SPLIT_images.csv.
 
-Example:
+Examples:
   flexseg evaluate --run=runs/lung --data=records --split=test
   flexseg evaluate --run=runs/lung --tta=d4 --scales=0.75,1,1.25
   flexseg evaluate --run=runs/vessels --boundary --spacing=0.01,0.01 --nsd_tolerance=0.03
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
+from flexseg_console import detail, progress
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import folds, sources, splits, storage
 from pipelines import manifest as manifests
@@ -41,9 +42,14 @@ if TYPE_CHECKING:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("run", None, "Run directory of flexseg train.", flag_values=values)
     flags.DEFINE_string(
-        "data", None, "Dataset; default: the one that the run was trained on.", flag_values=values
+        "run", None, "Run directory of flexseg train. Required.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Dataset made by flexseg prepare. Default: the one that the run was trained on.",
+        flag_values=values,
     )
     flags.DEFINE_string("split", "test", "Split to score on.", flag_values=values)
     flags.DEFINE_bool(
@@ -92,6 +98,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         variants=variants,
         cleaning=postprocessing.of_run(trained) if cleans else postprocessing.IDENTITY,
     )
+    detail("all images are segmented and scored")
     write(trained, evaluation, images)
     print(table(evaluation))
 
@@ -196,8 +203,6 @@ def segmented(
     Raises:
       FlexsegError: where the dataset's classes, channels or preparation do not fit the run.
     """
-    from tqdm import tqdm
-
     from pipelines import batches
 
     examples = manifest.split(split).sources
@@ -205,7 +210,7 @@ def segmented(
     slide = (segmenter or run.segmenter()).prepared_probabilities
     same = manifest.preparation == run.preparation
     whole = batches.whole_images(manifest, split)
-    for source_id, image, truth in tqdm(whole, total=examples, unit="image", disable=None):
+    for source_id, image, truth in progress(whole, total=examples, unit="image"):
         prepared = image if same else test_time.prepare(image, run.preparation)
         probabilities = test_time.mean(lambda x: slide(x).numpy(), prepared, variants)
         area = truth.size / (prepared.shape[0] * prepared.shape[1])

@@ -122,6 +122,32 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(f"config.{key}", None, " ".join(parts), flag_values=values)
 
 
+def forms() -> dict[str, str]:
+    """Key -> what its value looks like: choices as a|b, a number as INT or FLOAT, lists as X,..."""
+    found = {}
+    for key, uses in _leaves().items():
+        words: dict[str, None] = {}
+        for _, field, _ in uses:
+            words |= dict.fromkeys(field.metadata["choices"] or [_form(str(field.type))])
+        found[key] = "|".join(words)
+    return found
+
+
+def _form(kind: str) -> str:
+    kind, _, optional = kind.partition(" | ")
+    form = _FORMS.get(kind) or f"{_FORMS[kind[len('tuple[') : -len(', ...]')]]},..."
+    return f"none|{form}" if optional else form
+
+
+_FORMS = {
+    "bool": "true|false",
+    "int": "INT",
+    "float": "FLOAT",
+    "str": "TEXT",
+    "Size": "HEIGHT,WIDTH",
+}
+
+
 def overrides_from(values: flags.FlagValues) -> dict[str, str]:
     """The experiment's keys that were given as flags."""
     return {

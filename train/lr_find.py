@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
+from flexseg_console import detail, progress, result
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import folds
 from pipelines import manifest as manifests
@@ -83,18 +84,24 @@ class Suggestion:
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     flags.DEFINE_string(
-        "output", None, "Folder for lr_find.csv and lr_find.png; made.", flag_values=values
+        "output",
+        None,
+        "Folder for lr_find.csv and lr_find.png; made if it is not there. Required.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "experiment",
         None,
-        "YAML file with some or all of the keys below, or the name of an experiment that comes "
-        f"with flexseg: {', '.join(shipped.names())}.",
+        "YAML file with some or all of the keys below, the INI config of an older project, or the "
+        f"name of an experiment that comes with flexseg: {', '.join(shipped.names())}. Default: "
+        "the defaults of the keys.",
         flag_values=values,
     )
-    flags.DEFINE_integer("steps", 100, "Steps from --low to --high.", flag_values=values)
-    flags.DEFINE_float("low", 1e-6, "First learning rate.", flag_values=values)
-    flags.DEFINE_float("high", 1.0, "Last learning rate.", flag_values=values)
+    flags.DEFINE_integer(
+        "steps", 100, "Steps of training, from --low to --high.", flag_values=values
+    )
+    flags.DEFINE_float("low", 1e-6, "Learning rate of the first step.", flag_values=values)
+    flags.DEFINE_float("high", 1.0, "Learning rate of the last step.", flag_values=values)
     experiments.define_flags(values)
 
 
@@ -116,7 +123,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     curve = measure(experiment, manifest, steps=values.steps, low=values.low, high=values.high)
     found = suggest(curve)
     write(values.output, curve, found)
-    print(explain(curve, found))
+    detail(f"{values.output}: {NAME}.csv and {NAME}.png of {len(curve.losses)} steps")
+    result(explain(curve, found))
 
 
 def measure(
@@ -134,8 +142,6 @@ def measure(
     Raises:
       FlexsegError: as a training's start would.
     """
-    from tqdm import tqdm
-
     from train import rehearsal
 
     # A schedule of T steps ends just before the rate it rises to, so T = steps - 1 and the last
@@ -153,7 +159,7 @@ def measure(
     rates = low * (high / low) ** (np.arange(steps) / (steps - 1))
     losses: list[float] = []
     diverged = False
-    with tqdm(total=steps, unit="step", disable=None, dynamic_ncols=True) as bar:
+    with progress(total=steps, unit="step") as bar:
         while len(losses) < steps and not diverged:
             count = min(experiment.train.steps_per_call, steps - len(losses))
             losses += rehearsed.steps.train(iterator, len(losses), count).losses.tolist()

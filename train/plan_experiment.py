@@ -7,6 +7,7 @@ choice has its reason as a comment. It is a start for your own judgement: change
 better. Two calls on one machine give the same file.
 
 Examples:
+  flexseg plan records --memory_gb=8
   flexseg plan records --output=experiment.yaml
   flexseg train --experiment=experiment.yaml --data=records --run=runs/first
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from flexseg_console import detail, result
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import folds
 from pipelines import manifest as manifests
@@ -60,9 +62,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
     device = devices.find()
     if values.memory_gb is not None:
         device = dataclasses.replace(device, memory=int(values.memory_gb * 2**30))
+    detail(f"planning for {device.memory / 2**30:.1f} GB of memory")
     text, notes = propose(manifests.load(rest[0]), device)
     if not values.output:
-        print(text, end="")
+        result(text, end="")
         return
     temporary = f"{values.output}.tmp"
     try:

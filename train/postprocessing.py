@@ -15,21 +15,23 @@ twice is to do it once, and no class appears that was not there.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 
+from flexseg_console import say
 from flexseg_errors import FlexsegError
 from pipelines import storage
 from pipelines.label_map import MAX_CLASSES, LabelMap
-from train.runs import Run
+from train import mending
+from train.runs import BEST_WEIGHTS, Run
 
 FILE = "postprocessing.yaml"
-CHOICE = "chosen"  # the part of the file that says how it was chosen; nothing depends on it
-_NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+CHOICE = "chosen"  # the part of the file that says how it was chosen
+WEIGHTS = "weights_sha256"  # of that part: for which weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +116,10 @@ class Postprocessing:
           uint8 [H, W]; the argument itself where nothing changes.
         """
         for rule in self.classes:
-            ids = _removed(ids, rule, area)
-        return _filled(ids, {r.id: r.fill_holes * area for r in self.classes if r.fill_holes})
+            ids = mending.removed(ids, rule, area)
+        return mending.filled(
+            ids, {r.id: r.fill_holes * area for r in self.classes if r.fill_holes}
+        )
 
     def refuse_misfit(self, label_map: LabelMap, origin: str) -> None:
         """Sees to it that every rule's class exists.
@@ -163,125 +167,52 @@ def load(path: str) -> Postprocessing:
     Raises:
       FlexsegError: where it cannot be read.
     """
-    if not storage.is_file(path):
-        return IDENTITY
-    try:
-        data = yaml.safe_load(storage.read_bytes(path))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FlexsegError(f"{path} is not a YAML file: {error}") from error
-    return Postprocessing.from_dict(data, path)
+    data = _read(path)
+    return IDENTITY if data is None else Postprocessing.from_dict(data, path)
 
 
 def of_run(run: Run) -> Postprocessing:
     """What was chosen for a run; the identity where nothing was.
 
+    Says so where the run was trained on since: what helped other weights may do harm to these.
+
     Raises:
       FlexsegError: where the file cannot be read or is of other classes.
     """
     path = run.path(FILE)
-    chosen = load(path)
+    data = _read(path)
+    if data is None:
+        return IDENTITY
+    chosen = Postprocessing.from_dict(data, path)
     chosen.refuse_misfit(run.label_map, path)
+    how = data.get(CHOICE)
+    known = how.get(WEIGHTS) if isinstance(how, Mapping) else None
+    if not chosen.is_identity and known and known != weights_sha256(run):
+        say(
+            f"{path} was chosen for other weights than {run.folder} has now: it was trained on "
+            "since. Run flexseg tune-postprocessing again, or delete the file."
+        )
     return chosen
 
 
-def _removed(ids: np.ndarray, rule: ClassRule, area: float) -> np.ndarray:
-    """Without the components of a class that its rule does not keep."""
-    if not (rule.largest_component or rule.minimum_size > 1):
-        return ids
-    mask = ids == rule.id
-    if not mask.any():
-        return ids
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
-    )
-    sizes = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
-    keep = sizes >= rule.minimum_size * area
-    if rule.largest_component:
-        keep &= np.arange(count) == _largest(labels, sizes)
-    keep[0] = True  # what is not of the class
-    if keep.all():
-        return ids
-    rows, columns = np.nonzero(~keep[labels])
-    which = (np.cumsum(~keep) - 1)[labels[rows, columns]]
-    contacts = _contacts(ids, rows, columns, which, rule.id)
-    replacement = contacts.argmax(1).astype(np.uint8)
-    replacement[contacts.sum(1) == 0] = rule.id  # it fills the image
-    result = ids.copy()
-    result[rows, columns] = replacement[which]
-    return result
+def weights_sha256(run: Run) -> str:
+    """The checksum of a run's best weights; "" where there are none."""
+    path = run.path(BEST_WEIGHTS)
+    if not storage.is_file(path):
+        return ""
+    checksum = hashlib.sha256()
+    with storage.open_read(path) as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    return checksum.hexdigest()
 
 
-def _largest(labels: np.ndarray, sizes: np.ndarray) -> int:
-    """The largest component but 0; of several as large, the first by rows."""
-    most = sizes[1:].max()
-    tied = sizes == most
-    tied[0] = False
-    if tied.sum() == 1:
-        return int(tied.argmax())
-    flat = labels.ravel()
-    return int(flat[tied[flat].argmax()])
-
-
-def _contacts(
-    ids: np.ndarray, rows: np.ndarray, columns: np.ndarray, which: np.ndarray, own: int
-) -> np.ndarray:
-    """How many pairs of 8-neighbours components share with each class but their own.
-
-    Args:
-      ids: class ids, uint8 [H, W].
-      rows: of the components' pixels, [n].
-      columns: the same.
-      which: the component of each of these pixels, 0..m-1, [n].
-      own: the components' class.
-
-    Returns:
-      int64 [m, K].
-    """
-    height, width = ids.shape
-    num_classes = int(ids.max()) + 1
-    shape = int(which.max()) + 1, num_classes
-    total = np.zeros(shape[0] * num_classes, np.int64)
-    for dy, dx in _NEIGHBOURS:
-        y, x = rows + dy, columns + dx
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        around, of = ids[y[inside], x[inside]], which[inside]
-        other = around != own  # neighbours of the same class are of the same component
-        total += np.bincount(of[other] * num_classes + around[other], minlength=len(total))
-    return total.reshape(shape)
-
-
-def _filled(ids: np.ndarray, limits: Mapping[int, float]) -> np.ndarray:
-    """With small holes filled; the largest size of a hole for each class."""
-    if not limits:
-        return ids
-    background = ids == 0
-    if not background.any():
-        return ids
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        background.view(np.uint8), connectivity=4, ltype=cv2.CV_32S
-    )
-    height, width = ids.shape
-    left, top = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
-    right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
-    inside = (left > 0) & (top > 0) & (right < width) & (bottom < height)
-    inside &= stats[:, cv2.CC_STAT_AREA] <= max(limits.values())
-    inside[0] = False
-    if not inside.any():
-        return ids
-    result = ids
-    rows, columns = np.nonzero(inside[labels])
-    own = labels[rows, columns]
-    lowest, highest = np.full(count, 256), np.full(count, -1)
-    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        around = ids[rows + dy, columns + dx].astype(np.int64)
-        across = around > 0
-        np.minimum.at(lowest, own[across], around[across])
-        np.maximum.at(highest, own[across], around[across])
-    limit = np.array([limits.get(k, 0.0) for k in range(256)])
-    fills = inside & (lowest == highest)
-    fills[fills] = stats[fills, cv2.CC_STAT_AREA] <= limit[lowest[fills]]
-    if fills.any():
-        result = ids.copy()
-        chosen = fills[own]
-        result[rows[chosen], columns[chosen]] = lowest[own[chosen]]
-    return result
+def _read(path: str) -> Any:
+    """What the file holds, as plain data; None where there is none."""
+    if not storage.is_file(path):
+        return None
+    try:
+        # A file without content is one, and is refused later.
+        return yaml.safe_load(storage.read_bytes(path)) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FlexsegError(f"{path} is not a YAML file: {error}") from error

@@ -7,6 +7,7 @@ in float32 and in their order, so that gray values that are rounded afterwards a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +16,13 @@ Size = tuple[int, int]
 
 
 def resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Resizes float32 [H, W, C] as `preparation.resize_image` does.
+    """Resizes [..., H, W, C] of any real dtype to float32, as `preparation.resize_image` does.
 
-    Mean over areas where both sides shrink, else linear, pixel centres aligned.
+    Mean over areas where both sides shrink, else linear, pixel centres aligned. TensorFlow's
+    kernels read whole numbers as they are: to cast an image beforehand would take longer than to
+    resize it.
     """
-    shape = tf.shape(image)[:2]
+    shape = tf.shape(image)[-3:-1]
 
     def area() -> tf.Tensor:
         return tf.image.resize(image, size, method="area")
@@ -30,7 +33,16 @@ def resize(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     def changed() -> tf.Tensor:
         return tf.cond(tf.reduce_all(size <= shape), area, linear)
 
-    return tf.cond(tf.reduce_all(size == shape), lambda: image, changed)
+    def same() -> tf.Tensor:
+        return tf.cast(image, tf.float32)
+
+    return tf.cond(tf.reduce_all(size == shape), same, changed)
+
+
+def resize_array(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """`resize` outside a graph: [H, W, C] of any real dtype to float32 [height, width, C]."""
+    resized: np.ndarray = resize(tf.constant(values), tf.constant(size, tf.int32)).numpy()
+    return resized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +116,28 @@ class RowResizer:
             down *= np.float32(1) / (ratio[0] * ratio[1])
             return down
         return _blend(_blend(image, columns.pixels, columns.parts, 1), pixels, parts, 0)
+
+    def widened(self, planes: np.ndarray) -> np.ndarray:
+        """Planes with their columns resized and their rows as they are, where not `shrinks`.
+
+        Args:
+          planes: float32 [K, source height, source width].
+
+        Returns:
+          float32 [K, source height, target width].
+        """
+        size = self.source[0], self.target[1]
+        wide: np.ndarray = tf.image.resize(planes[..., None], size, method="bilinear").numpy()
+        return wide[..., 0]
+
+    @property
+    def between(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What each row of the result lies between, where not `shrinks`.
+
+        The first row of the source, the second, and the second's part in it: [target height] each.
+        """
+        pixels, parts = self._rows.pixels, self._rows.parts
+        return pixels[:, 0], pixels[:, 1], parts[:, 1]
 
     @property
     def _sides(self) -> tuple[Size, Size]:

@@ -13,8 +13,8 @@ import yaml
 
 from flexseg_errors import FlexsegError
 from models import registry
+from pipelines import folder_kind, storage
 from pipelines import label_map as label_maps
-from pipelines import storage
 from pipelines.manifest import Manifest
 from pipelines.preparation import Preparation
 from train import changes
@@ -233,7 +233,11 @@ def load(folder: str) -> Run:
     path = storage.join(folder, EXPERIMENT)
     if not storage.is_file(path):
         what = "There is no folder" if not storage.is_folder(folder) else f"No {EXPERIMENT} in"
-        raise FlexsegError(f"{what} {folder}: it is not a run of `flexseg train`.")
+        hint = folder_kind.hint(folder, folder_kind.RUN)
+        raise FlexsegError(f"{what} {folder}: it is not a run of `flexseg train`.{hint}")
+    there = storage.is_file(storage.join(folder, INPUT))
+    if not there and (hint := folder_kind.hint(folder, folder_kind.RUN)):  # as of flexseg demo
+        raise FlexsegError(f"{folder} is not a run of `flexseg train`.{hint}")
     try:
         seen: dict[str, Any] = _read(folder, INPUT)
         height, width = seen["size"]

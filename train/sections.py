@@ -77,7 +77,7 @@ class DataConfig:
         choices=("stop", "skip"),
     )
     service: str = knob(
-        "none", "grpc://HOST:PORT of a tf.data service that makes the batches; none: made here."
+        "none", "Address, grpc://HOST:PORT, of a tf.data service that makes the batches, or none."
     )
     threads: int = knob(
         0, "Threads of the input's own; 0 shares TensorFlow's, one for each core.", minimum=0
@@ -118,10 +118,10 @@ class AugmentConfig:
         0.0, "Darken or lighten by exponents from 1 / (1 + gamma) to 1 + gamma.", minimum=0, below=4
     )
     hue: float = knob(
-        0.0, "Turn hue by up to this share of the circle; needs colours.", minimum=0, below=0.51
+        0.0, "Turn hue by up to this share of the circle; needs colors.", minimum=0, below=0.51
     )
     saturation: float = knob(
-        0.0, "Multiply saturation by 1 minus to 1 plus this; needs colours.", minimum=0, below=1
+        0.0, "Multiply saturation by 1 minus to 1 plus this; needs colors.", minimum=0, below=1
     )
     blur: float = knob(0.0, "Smooth by a Gaussian of up to this many pixels.", minimum=0, below=16)
     noise: float = knob(
@@ -227,7 +227,7 @@ class TrainConfig:
     steps_per_call: int = knob(10, "Steps run before Python looks again.", minimum=1)
     loss: str = knob(
         "ce+dice",
-        "Sum of losses with weights and parameters, such as 0.5*ce+0.5*dice or focal(gamma=2).",
+        "Sum of losses with weights and parameters, such as ce+dice or ce+0.5*focal(gamma=2).",
     )
     class_weights: str = knob(
         "none",

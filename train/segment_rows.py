@@ -16,6 +16,7 @@ from models.sliding_window import SlidingWindow
 from models.window_rows import slide_rows
 from pipelines.preparation import Preparation
 from pipelines.preprocessing import Preprocessing
+from train.class_ids import most_probable
 from train.resize import RowResizer
 
 _BLOCK_BYTES = 1 << 25  # of float32 values that are resized or finished at a time
@@ -87,7 +88,7 @@ class RowSegmenter:
     def class_ids(self, source: Source) -> Iterator[np.ndarray]:
         """The class ids of an image's pixels, uint8 [n, W], from the top, n rows a time."""
         for rows in self.probabilities(source):
-            yield rows.argmax(-1).astype(np.uint8)
+            yield most_probable(rows)
 
 
 class _Prepared:

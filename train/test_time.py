@@ -227,7 +227,7 @@ def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if image.shape[:2] == size:
         return image
-    resized = resize(image.astype(np.float32), size)
+    resized = resize(image, size)
     return np.floor(np.clip(resized, 0, 255) + 0.501).astype(np.uint8)
 
 
@@ -235,17 +235,17 @@ def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """uint8 [h, w, C] to (height, width), in whole gray values, which the network learnt on."""
     if image.shape[:2] == tuple(size):
         return image
-    resized = resize(image.astype(np.float32), size)
+    resized = resize(image, size)
     return np.rint(np.clip(resized, 0, 255)).astype(np.uint8)
 
 
 def resize(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """float32 [h, w, C] to (height, width), as `train.resize` does it in the graph."""
+    """[h, w, C] to (height, width), as `train.resize` does it in the graph.
+
+    Any real dtype becomes float32, but for what has that size already, which comes back as it is.
+    """
     if values.shape[:2] == tuple(size):
         return values
-    import tensorflow as tf
+    from train import resize as resizing  # loads TensorFlow
 
-    from train import resize as resizing
-
-    resized: np.ndarray = resizing.resize(tf.constant(values), tf.constant(size, tf.int32)).numpy()
-    return resized
+    return resizing.resize_array(values, size)

@@ -36,7 +36,7 @@ from train import (
     shipped,
 )
 from train import experiment as experiments
-from train.console import say
+from train.console import detail, say
 from train.epoch_end import end_epoch
 from train.guard import Guard
 from train.progress import Progress
@@ -65,20 +65,25 @@ _DIVIDED = {
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("data", None, "Dataset made by flexseg prepare.", flag_values=values)
-    flags.DEFINE_string("run", None, "Run directory; made, or gone on with.", flag_values=values)
+    flags.DEFINE_string(
+        "data", None, "Dataset made by flexseg prepare. Required.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "run", None, "Run directory; made, or gone on with. Required.", flag_values=values
+    )
     flags.DEFINE_string(
         "experiment",
         None,
         "YAML file with some or all of the keys below, the INI config of an older project, or the "
-        f"name of an experiment that comes with flexseg: {', '.join(shipped.names())}.",
+        f"name of an experiment that comes with flexseg: {', '.join(shipped.names())}. Default: "
+        "the defaults of the keys.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "init_from",
         None,
         "Run whose best weights are begun with, as far as they fit; its head is replaced where the "
-        "classes differ.",
+        "classes differ. Default: weights are drawn.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -148,6 +153,7 @@ def train(run: Run) -> Progress:
         )
         with strategy.scope():
             model = run.build()
+        detail(f"built {run.experiment.model.name}, {model.count_params():,} weights")
         workers.on_chief(lambda: _begin(run, model))
         per_epoch = setup.steps_per_epoch(run, manifest)
         steps = setup.make_steps(run, strategy, model, loss, per_epoch * config.epochs)
@@ -194,6 +200,7 @@ def _train(
     total = per_epoch * config.epochs
     folder = run.path(runs.CHECKPOINTS)
     progress = resume.restore(run, steps.checkpoint, workers)
+    detail(f"the run begins at step {progress.step} of {total}, {per_epoch} an epoch")
     if progress.step:
         say(f"Going on after step {progress.step} of {total}.")
     progress.finished = resume.is_over(progress, config, total)
@@ -217,6 +224,7 @@ def _train(
             state = dataclasses.asdict(progress)
             keep = config.keep_checkpoints
             checkpoints.save(folder, progress.step, steps.checkpoint, state, keep)
+            detail(f"the checkpoint of step {progress.step} is kept")
             send()
 
     def stop_if_asked() -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 from absl import flags
 
+from flexseg_console import detail, result
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import storage
 from pipelines.label_map import LabelMap
@@ -36,9 +37,14 @@ _LEAST = 1e-9  # by which a figure must rise: less is rounding
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("run", None, "Run directory of flexseg train.", flag_values=values)
     flags.DEFINE_string(
-        "data", None, "Dataset; default: the one that the run was trained on.", flag_values=values
+        "run", None, "Run directory of flexseg train. Required.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Dataset made by flexseg prepare. Default: the one that the run was trained on.",
+        flag_values=values,
     )
     flags.DEFINE_string("split", "valid", "Split to choose on.", flag_values=values)
     flags.DEFINE_string(
@@ -47,7 +53,9 @@ def define_flags(values: flags.FlagValues) -> None:
         "Sizes of components and holes to try, in pixels of the prepared images.",
         flag_values=values,
     )
-    flags.DEFINE_bool("dry_run", False, "Write nothing.", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "Tell what would be chosen; write nothing.", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
@@ -61,8 +69,10 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         PackedImage.of(image.class_ids, image.truth, image.area)
         for image in evaluate.segmented(trained, manifest, values.split)
     ]
+    detail(f"{len(images)} images segmented; now trying {len(sizes)} sizes")
     outcome = tune(images, trained.label_map.num_classes, sizes)
-    print(table(outcome, trained.label_map))
+    # Without a file there is nothing else that tells it.
+    (result if values.dry_run else print)(table(outcome, trained.label_map))
     path = trained.path(postprocessing.FILE)
     if values.dry_run:
         print(f"--dry_run: {path} was not written.")
@@ -71,6 +81,7 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         "split": values.split,
         "images": len(images),
         "dataset_fingerprint": manifest.fingerprint,
+        postprocessing.WEIGHTS: postprocessing.weights_sha256(trained),
         "dice_before": _rounded(outcome.before.dice),
         "dice_after": _rounded(outcome.after.dice),
         "dice_per_image_before": _rounded(outcome.before.per_image),

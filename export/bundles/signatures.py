@@ -1,8 +1,8 @@
 """The signatures of a bundle: what it takes, what it answers, and nothing but TensorFlow inside.
 
-Each image of a batch is prepared, segmented by the sliding window and brought back to its size. A
-batch of files, of records or of equal images is worked through image by image: what a caller gains
-by a batch is fewer calls.
+Each image of a batch is prepared, segmented by the sliding window and brought back to its size. The
+tiles of images of one size share the network's batches; files or records of several sizes, or of
+many pixels, are worked through image by image.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from export.bundles import graph_decoding, graph_intensity
 from pipelines import intensity as intensities
 from pipelines import records
 from pipelines.intensity import Intensity
-from train.segment import Segmenter
+from train.segment import Segmenter, class_ids
 
-_STRINGS = tf.TensorSpec([None], tf.string)
-# Two images at a time: one is decoded, or its mask encoded, while the other is in the network; more
-# would hold the probabilities of more.
+_STRING, _STRINGS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
+# Two files at a time: one is decoded while the other is too; the mask of one is encoded while the
+# other is in the network; more would hold the probabilities of more.
 _AT_A_TIME = 2
+# All images of a batch of files together; beyond, each fills the network's batches by itself.
+_TOGETHER_PIXELS = 1 << 24
 
 
 class Bundle(tf.Module):
@@ -61,13 +63,12 @@ class Bundle(tf.Module):
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images of one size to probabilities and class ids."""
-        spec = tf.TensorSpec([None, None, self._segmenter.num_classes], tf.float32)
-        probabilities = _each(self._segmenter.probabilities, images, spec)
+        probabilities = self._segmenter.batch_probabilities(images)
         return {"probabilities": probabilities, "class_ids": class_ids(probabilities)}
 
     def _tiled(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """One image to class ids."""
-        return {"class_ids": class_ids(self._segmenter.probabilities(image))}
+        return {"class_ids": self._segmenter.batch_class_ids(image[None])[0]}
 
     def _encoded(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"mask_png": self._masks_of_files(encoded)}
@@ -77,7 +78,12 @@ class Bundle(tf.Module):
 
     def _files(self, files: tf.Tensor) -> tf.Tensor:
         """Image files, each of its own size, to PNG files of class ids."""
-        return _each(self._mask_of_file, files, tf.TensorSpec([], tf.string))
+        channels = self._segmenter.channels
+
+        def decode(data: tf.Tensor) -> tf.Tensor:
+            return graph_decoding.decode(data, channels, self._intensity)
+
+        return self._masks(decode, files)
 
     def _examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Records, each of its own size, to PNG files of class ids.
@@ -96,32 +102,90 @@ class Bundle(tf.Module):
         parsed = tf.io.parse_example(examples, features)
         parsed["prepared"] = parsed.pop(records.TILE_ORIGIN).row_lengths() > 0
         source_ids = parsed.pop(records.SOURCE_ID)
-        masks = _each(self._mask_of_record, parsed, tf.TensorSpec([], tf.string))
+        prepared = parsed["prepared"] if self._prepares else None
+        masks = self._masks(self._image_of_record, parsed, prepared)
         return {"mask_png": masks, "source_id": source_ids}
 
-    def _mask_of_file(self, data: tf.Tensor) -> tf.Tensor:
-        image = graph_decoding.decode(data, self._segmenter.channels, self._intensity)
-        return _png(self._segmenter.probabilities(image))
-
-    def _mask_of_record(self, record: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        prepared, segmenter = record["prepared"], self._segmenter
+    def _image_of_record(self, record: Mapping[str, tf.Tensor]) -> tf.Tensor:
         if self._intensity.kind == "none":
-            image = self._pixels(record, self._intensity)
-        else:
-            image = tf.cond(
-                prepared,
-                lambda: self._pixels(record, Intensity()),
-                lambda: self._pixels(record, self._intensity),
-            )
-        if not self._prepares:
-            return _png(segmenter.probabilities(image))
-        return _png(
-            tf.cond(
-                prepared,
-                lambda: segmenter.prepared_probabilities(image),
-                lambda: segmenter.probabilities(image),
-            )
+            return self._pixels(record, self._intensity)
+        return tf.cond(
+            record["prepared"],
+            lambda: self._pixels(record, Intensity()),
+            lambda: self._pixels(record, self._intensity),
         )
+
+    def _masks(
+        self,
+        decode: Callable[[Any], tf.Tensor],
+        values: Any,
+        prepared: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Images in whatever form to PNG files of class ids, string [B].
+
+        Args:
+          decode: from one of `values` to an image, uint8 [H, W, C].
+          values: tensors [B, ...].
+          prepared: which images were prepared already, bool [B]; None for none.
+        """
+        channels = self._segmenter.channels
+
+        count = tf.shape(tf.nest.flatten(values)[0])[0]
+
+        def read(index: tf.Tensor, pixels: Any, sizes: Any) -> Any:
+            image = decode(tf.nest.map_structure(lambda value: value[index], values))
+            flat = pixels.write(index, tf.reshape(image, [-1]))
+            return index + 1, flat, sizes.write(index, tf.shape(image))
+
+        _, flat, found = tf.while_loop(
+            lambda index, *_: index < count,
+            read,
+            (
+                0,
+                tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None]),
+                tf.TensorArray(tf.int32, count, element_shape=[3]),
+            ),
+            parallel_iterations=_AT_A_TIME,
+        )
+        pixels, sizes = flat.concat(), found.stack()
+        ends = tf.cumsum(tf.reduce_prod(tf.cast(sizes, tf.int64), -1))
+        starts = tf.concat([[0], ends], 0)
+        done = tf.zeros([count], tf.bool) if prepared is None else prepared
+
+        def segmented(images: tf.Tensor, which: tf.Tensor) -> tf.Tensor:
+            if prepared is None:
+                return self._segmenter.batch_class_ids(images)
+            return tf.cond(
+                which,
+                lambda: self._segmenter.prepared_class_ids(images),
+                lambda: self._segmenter.batch_class_ids(images),
+            )
+
+        alike = tf.reduce_all(sizes == sizes[:1]) & tf.reduce_all(done == done[:1])
+        few = tf.size(pixels, tf.int64) // channels <= _TOGETHER_PIXELS
+        # Where groups of images begin, and the last ends: one of all, or one of each. One loop over
+        # groups, for a second copy of the network would double the graph.
+        edges = tf.cond(
+            alike & few & (count > 0), lambda: tf.stack([0, count]), lambda: tf.range(count + 1)
+        )
+
+        def add_group(group: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            first, last = edges[group], edges[group + 1]
+            part = pixels[starts[first] : starts[last]]
+            images = tf.reshape(part, tf.concat([[last - first], sizes[first]], 0))
+            images = tf.ensure_shape(images, [None, None, None, channels])
+            ids = segmented(images, done[first])
+            made = tf.map_fn(_png, ids, fn_output_signature=_STRING, parallel_iterations=_AT_A_TIME)
+            return group + 1, tf.concat([masks, made], 0)
+
+        _, masks = tf.while_loop(
+            lambda group, _: group < tf.size(edges) - 1,
+            add_group,
+            (0, tf.zeros([0], tf.string)),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            parallel_iterations=_AT_A_TIME,
+        )
+        return masks
 
     def _pixels(self, record: Mapping[str, tf.Tensor], intensity: Intensity) -> tf.Tensor:
         """The image of a record, uint8 [H, W, C]."""
@@ -150,11 +214,6 @@ class Bundle(tf.Module):
             raw,
             lambda: graph_decoding.decode(data, channels, intensity),
         )
-
-
-def class_ids(probabilities: tf.Tensor) -> tf.Tensor:
-    """Probabilities [..., K] to the most probable class, uint8 [...]; of equals the first."""
-    return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
 
 
 def described(endpoints: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,10 +248,6 @@ def _signature(function: Callable[..., Any], **specs: tf.TensorSpec) -> Any:
     return tf.function(function).get_concrete_function(*named)
 
 
-def _each(function: Callable[[Any], tf.Tensor], values: Any, spec: tf.TensorSpec) -> tf.Tensor:
-    return tf.map_fn(function, values, fn_output_signature=spec, parallel_iterations=_AT_A_TIME)
-
-
-def _png(probabilities: tf.Tensor) -> tf.Tensor:
-    """Class ids as a gray PNG, string scalar."""
-    return tf.io.encode_png(class_ids(probabilities)[..., None])
+def _png(ids: tf.Tensor) -> tf.Tensor:
+    """Class ids [H, W] as a gray PNG, string scalar."""
+    return tf.io.encode_png(ids[..., None])

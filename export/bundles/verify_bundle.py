@@ -59,7 +59,9 @@ class _Answer:
 
 
 def check(signatures: Mapping[str, Callable[..., Any]], segmenter: Segmenter) -> list[Check]:
-    """Calls every signature with two images, of one tile and of several, and compares.
+    """Calls every signature with three images, of one tile and two of several, and compares.
+
+    Where a signature takes a batch, it gets images of one size together as well as of two sizes.
 
     Args:
       signatures: those of a bundle that was loaded back.
@@ -72,6 +74,7 @@ def check(signatures: Mapping[str, Callable[..., Any]], segmenter: Segmenter) ->
     height, width = segmenter.tile
     sizes = [(height, width), (height + height // 2 + 1, width + 3)]
     images = [probe(h, w, segmenter.channels) for h, w in sizes]
+    images.append(np.ascontiguousarray(images[-1][::-1]))
     expected = [segmenter.probabilities(image).numpy() for image in images]
     # What an image file of 8 bits becomes before the network sees it.
     intensity = intensities.parse(segmenter.preparation.intensity)
@@ -109,10 +112,12 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _ask_default(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _Answer:
-    found = [signature(images=tf.constant(image[None])) for image in images]
-    return _Answer(
-        [f["class_ids"][0].numpy() for f in found], [f["probabilities"][0].numpy() for f in found]
+    found = [signature(images=tf.constant(np.stack(batch))) for batch in (images[:1], images[1:])]
+    ids, probabilities = (
+        [image for answer in found for image in answer[key].numpy()]
+        for key in ("class_ids", "probabilities")
     )
+    return _Answer(ids, probabilities)
 
 
 def _ask_tiled(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _Answer:
@@ -120,21 +125,32 @@ def _ask_tiled(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _
 
 
 def _ask_encoded(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _Answer:
-    return _Answer(_masks(signature(encoded=tf.stack(_pngs(images)))["mask_png"]))
+    return _of_files(lambda files: signature(encoded=files)["mask_png"], _pngs(images))
 
 
 def _ask_rest(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _Answer:
-    return _Answer(_masks(signature(image_bytes=tf.stack(_pngs(images)))["mask_png_bytes"]))
+    return _of_files(lambda files: signature(image_bytes=files)["mask_png_bytes"], _pngs(images))
 
 
 def _ask_examples(signature: Callable[..., Any], images: Sequence[np.ndarray]) -> _Answer:
-    names = [f"image {i}".encode() for i in range(len(images))]
-    found = signature(
-        examples=tf.stack([example(p, n) for p, n in zip(_pngs(images), names, strict=True)])
-    )
-    if found["source_id"].numpy().tolist() != names:
+    sent = [example(png, b"image %d" % i) for i, png in enumerate(_pngs(images))]
+    told: list[bytes] = []
+
+    def ask(examples: tf.Tensor) -> tf.Tensor:
+        found = signature(examples=examples)
+        told.extend(found["source_id"].numpy().tolist())
+        return found["mask_png"]
+
+    answer = _of_files(ask, sent)
+    if told != [b"image %d" % i for i in (0, 1, *range(1, len(images)))]:
         return _Answer([np.zeros(0)] * len(images))
-    return _Answer(_masks(found["mask_png"]))
+    return answer
+
+
+def _of_files(ask: Callable[[tf.Tensor], tf.Tensor], files: Sequence[bytes]) -> _Answer:
+    """Two files of two sizes, and again the second with all others, which are of its size."""
+    one, _ = _masks(ask(tf.stack(files[:2])))
+    return _Answer([one, *_masks(ask(tf.stack(files[1:])))])
 
 
 _ASK = {

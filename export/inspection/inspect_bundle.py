@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from export import bundle
-from export.bundles import model_card, warmup
+from export.bundles import card_text, warmup
 from flexseg_errors import FlexsegError
 from pipelines import storage
 
@@ -48,7 +48,7 @@ def _text(folder: str, card: dict[str, Any]) -> str:
         + " x ".join(map(str, card["tile"])),
         f"  warm-up requests for TensorFlow Serving: {'yes' if storage.is_file(warm) else 'none'}",
     ]
-    for title, content in model_card.sections(card).items():
+    for title, content in card_text.sections(card).items():
         lines += ["", title]
         for line in content:
             is_row = title == "Metrics" or len(line) < _WIDTH

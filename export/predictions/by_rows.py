@@ -13,6 +13,7 @@ from export.predictions.outputs import SUFFIXES, Outputs
 from export.predictions.predictors import Predictor
 from export.predictions.report import Report, Row
 from pipelines import storage, windowed_images
+from train import test_time
 
 # Up to here an image is segmented as a whole where something needs that: some 10 GiB.
 _WHOLE_PIXELS = 250_000_000
@@ -34,9 +35,11 @@ def is_wanted(path: str, predictor: Predictor, outputs: Outputs) -> bool:
     if not huge_image.is_huge(path, limit or huge_image.LIMIT_PIXELS):
         return False
     obstacles = _obstacles(predictor, outputs)
-    if obstacles and math.prod(windowed_images.read_size(path)) > (limit or _WHOLE_PIXELS):
+    if math.prod(windowed_images.read_size(path)) > (limit or _WHOLE_PIXELS):
         huge_image.refuse_whole(path, obstacles)
-    return not obstacles
+        return True
+    # As a whole, variants are exact where tiles meet, too.
+    return not obstacles and predictor.options.variants.is_plain
 
 
 def segment(item: Item, path: str, predictor: Predictor, outputs: Outputs) -> Report:
@@ -54,20 +57,26 @@ def segment(item: Item, path: str, predictor: Predictor, outputs: Outputs) -> Re
     Raises:
       FlexsegError: where the image cannot be read.
     """
-    member = predictor.members[0]
+    member, variants = predictor.members[0], predictor.options.variants
     assert member.segmenter is not None, "see _obstacles"
+    rows = member.segmenter.rows(
+        None
+        if variants.is_plain
+        else test_time.of_tiles(member.segmenter.tile_probabilities, variants)
+    )
     target = storage.join(outputs.folder, *item.stem.split("/"))
     with tempfile.TemporaryDirectory(prefix="flexseg-") as folder:
         stem = os.path.join(folder, "mask") if storage.is_remote(target) else target
         made = huge_image.segment_huge(
             path,
             stem,
-            dataclasses.replace(member.segmenter.rows(), preparation=member.preparation),
+            dataclasses.replace(rows, preparation=member.preparation),
             predictor.label_map,
             channels=predictor.channels,
             intensity=predictor.intensity,
             form=outputs.mask_format,
             probabilities=outputs.probabilities,
+            finish=None if predictor.postprocessing.is_identity else predictor.finish_rows,
         )
         kinds = ["mask"] + ["probabilities"] * outputs.probabilities
         if stem != target:
@@ -82,8 +91,7 @@ def _obstacles(predictor: Predictor, outputs: Outputs) -> list[str]:
     named = {
         "a bundle": predictor.members[0].segmenter is None,
         "several models": len(predictor.members) > 1,
-        "--tta or --scales": not predictor.options.variants.is_plain,
-        "--postprocessing": not predictor.postprocessing.is_identity,
+        "--scales": predictor.options.variants.scales != (1.0,),
         "--overlay": outputs.overlay,
         "--maps": bool(outputs.maps),
         "--colorize": bool(outputs.colorize),

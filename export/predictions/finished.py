@@ -41,6 +41,8 @@ def claim(outputs: Outputs, targets: Iterable[str], overwrite: bool) -> None:
       FlexsegError: where the folder holds predictions made otherwise, or files under the names of
         these; nothing was touched.
     """
+    if storage.is_file(outputs.folder):
+        raise FlexsegError(f"--output={outputs.folder} is a file; expected a folder.")
     path = storage.join(outputs.folder, FOLDER, _OPTIONS)
     wanted = outputs.choices()
     found = None if overwrite else _read(path)

@@ -1,11 +1,12 @@
 """Images beyond memory: read in rows, segmented in rows, and written in rows.
 
 The mask is the one that the image would get if it were segmented as a whole; what needs the whole
-(overlays, post-processing, maps of uncertainty) is refused by name.
+(overlays, maps of uncertainty) is refused by name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.predictions import windowed_masks
+from export.predictions.waiting_rows import WaitingRows
 from flexseg_errors import FlexsegError
 from pipelines import formats, windowed_images
 from pipelines.intensity import Intensity
 from pipelines.label_map import LabelMap
+from train.class_ids import most_probable
 
 if TYPE_CHECKING:
     from train.segment_rows import RowSegmenter
@@ -83,6 +86,7 @@ def segment_huge(
     suffix: str = ".png",
     form: str = "palette",
     probabilities: bool = False,
+    finish: Callable[[WaitingRows], None] | None = None,
     max_pixels: int = formats.MAX_PIXELS,
 ) -> Huge:
     """Segments one image whatever its size.
@@ -98,6 +102,8 @@ def segment_huge(
       suffix: of the mask: ".png", ".tif" or ".npy".
       form: of the mask, one of `windowed_masks.FORMS`.
       probabilities: whether to write them beside it, as `.npz`.
+      finish: what changes the class ids once all of them are there; they wait in a temporary file
+        of a byte a pixel for it. None where they need not.
       max_pixels: the largest image that is decoded whole.
 
     Raises:
@@ -108,20 +114,25 @@ def segment_huge(
     mask, table = target_stem + suffix, target_stem + ".npz"
     with windowed_images.open_rows(path, channels, intensity, max_pixels) as source:
 
-        def ids(found: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        def counted(parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             nonlocal counts
-            for part in found:
-                part_ids = part.argmax(-1).astype(np.uint8)
-                counts += np.bincount(part_ids.ravel(), minlength=classes)
-                yield part_ids
+            for part in parts:
+                counts += [np.count_nonzero(part == k) for k in range(classes)]
+                yield part
 
-        found = rows.probabilities(source)
-        if probabilities:
-            with windowed_masks.probability_file(table, source.size, classes) as take:
-                kept = ids(_passed_on(found, take))
-                windowed_masks.write_mask(mask, source.size, kept, label_map, form)
-        else:
-            windowed_masks.write_mask(mask, source.size, ids(found), label_map, form)
+        with contextlib.ExitStack() as held:
+            found = rows.probabilities(source)
+            if probabilities:
+                take = held.enter_context(
+                    windowed_masks.probability_file(table, source.size, classes)
+                )
+                found = _passed_on(found, take)
+            ids: Iterator[np.ndarray] = map(most_probable, found)
+            if finish is not None:
+                waiting = held.enter_context(WaitingRows.of(source.size, ids))
+                finish(waiting)
+                ids = waiting.parts()
+            windowed_masks.write_mask(mask, source.size, counted(ids), label_map, form)
         written = (mask, table) if probabilities else (mask,)
         return Huge(source.size, tuple(counts.tolist()), source.windowed, written)
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from export import bundle
 from flexseg_errors import FlexsegError
+from pipelines import folder_kind, storage
 from pipelines import label_map as label_maps
-from pipelines import storage
 from pipelines.preparation import Preparation
 from train import postprocessing, runs, test_time
 from train.postprocessing import Postprocessing
@@ -102,9 +102,10 @@ def load(path: str, window: dict[str, Any]) -> Member:
             )
         return _of_bundle(path)
     if not storage.is_folder(path):
-        raise FlexsegError(f"--model={path}: there is no such folder.")
+        raise FlexsegError(f"--model={path}: there is no such folder.{folder_kind.hint(path)}")
     raise FlexsegError(
         f"--model={path} is neither a run of `flexseg train` nor a bundle of `flexseg export`."
+        + folder_kind.hint(path, folder_kind.RUN, folder_kind.BUNDLE)
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from absl import flags
 
-from export.predictions.outputs import MASK_FORMATS, Outputs
+from export.predictions.outputs import Outputs
 from export.predictions.predictors import PredictorOptions
 from export.volumes import predict_volume
 from flexseg_errors import FlexsegError, UsageError, nearest
 from train import test_time
 
-WINDOWS = ("gaussian", "uniform", "margin")
+WEIGHTS = ("gaussian", "uniform", "margin")
 BLENDS = ("probabilities", "logits")
 
 
@@ -26,28 +26,45 @@ def define_flags(values: flags.FlagValues) -> None:
     def whole(name: str, text: str, default: int | None = None) -> None:
         flags.DEFINE_integer(name, default, text, flag_values=values)
 
-    string("model", "Run of flexseg train or bundle of flexseg export; A,B,... for an ensemble.")
-    string("images", "Folder of images and volumes (with all folders below), or one of them.")
-    string("output", "Folder for the masks; made if it is not there.")
+    string(
+        "model",
+        "Run of flexseg train, bundle of flexseg export or a file in one; several are an ensemble. "
+        "Required.",
+    )
+    string(
+        "images", "Folder of images and volumes (with all folders below), or one of them. Required."
+    )
+    string("output", "Folder for the masks; made if it is not there. Required.")
     switch("overwrite", "Make anew what is there already.")
 
-    string("mask_format", f"Of the masks: {', '.join(MASK_FORMATS)}.", "palette")
+    string(
+        "mask_format",
+        "Of the masks. palette: class ids with the label map's colors as palette. rgb: the colors. "
+        "index: class ids as gray values.",
+        "palette",
+    )
     switch("overlay", "Also write NAME.overlay.png: the mask over the image.")
-    flags.DEFINE_float("opacity", 0.5, "Of the mask in overlays, 0..1.", flag_values=values)
-    whole("contour", "Width of the classes' outlines in overlays, drawn inside, in pixels.", 0)
+    flags.DEFINE_float(
+        "opacity", 0.5, "Of the mask in overlays, a share from 0 to 1.", flag_values=values
+    )
+    whole(
+        "contour",
+        "Width of the classes' outlines in overlays, drawn inside, in pixels. 0: none.",
+        0,
+    )
     switch("probabilities", "Also write NAME.npz: float16 [H, W, classes], key probabilities.")
     flags.DEFINE_list(
         "maps",
         [],
         "Also write NAME.KIND.png, gray, of which 255 is 1, for these kinds. entropy: of the "
         "probabilities, over its largest. agreement: share of the models, symmetries and scales "
-        "that chose the class.",
+        "that chose the class. Default: none.",
         flag_values=values,
     )
     string(
         "colorize",
         "Also write NAME.colorized.png: the foreground in COLOR or COLOR:BACKGROUND, names "
-        "such as green, or #rrggbb.",
+        "such as green, or #rrggbb. Default: no such file.",
     )
     switch("soft", "Paint --colorize and --merged as strongly as the foreground is probable.")
     switch(
@@ -55,9 +72,15 @@ def define_flags(values: flags.FlagValues) -> None:
         "Also write NAME.merged.png: the sum of the image and of the mask, in --colorize's color "
         "or those of the classes; at most 255.",
     )
-    string("table", "CSV file with a line for each image: size, pixels, objects of each class.")
+    string(
+        "table",
+        "CSV file with a line for each image: size, pixels, objects of each class. Default: none.",
+    )
 
-    string("truth", "Folder of masks (or one mask) to hold the results against, paired by stem.")
+    string(
+        "truth",
+        "Folder of masks (or one mask) to hold the results against, paired by stem. Default: none.",
+    )
     string(
         "mask_kind",
         "What --truth holds: colors, index, or binary:THRESHOLD; see prepare.",
@@ -66,12 +89,16 @@ def define_flags(values: flags.FlagValues) -> None:
 
     test_time.define_flags(values)
     string(
-        "window",
-        f"How tiles are blended: {', '.join(WINDOWS)} (not at all: what overlaps is context alone, "
+        "weights",
+        f"How tiles are blended: {', '.join(WEIGHTS)} (not at all: what overlaps is context alone, "
         "and cut off). Default: as the run says.",
     )
     string("blend", "What is blended: probabilities or logits. Default: as the run says.")
-    string("overlap", "Of tiles: a share below 1, or whole pixels. Default: as the run says.")
+    string(
+        "overlap",
+        "What neighbouring tiles share: below 1 a share of the tile, from 1 on pixels. Default: as "
+        "the run says.",
+    )
     whole("batch_size", "Tiles in one call of the network. Default: as the run says.")
     whole(
         "whole_pixels",
@@ -87,7 +114,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "Of two classes: probability from which a pixel is of class 1. Default: the more probable.",
         flag_values=values,
     )
-    whole("blur", "Smooth probabilities by a Gaussian window of so many pixels (odd).", 0)
+    whole("blur", "Smooth probabilities by a Gaussian window of so many pixels (odd). 0: not.", 0)
     switch(
         "bitwise_blending",
         "Of two classes: keep of class 1 what is also found on the whole image, reduced to the "
@@ -142,7 +169,7 @@ def predictor_options(values: flags.FlagValues) -> PredictorOptions:
     Raises:
       FlexsegError: a value makes no sense.
     """
-    for name, known in (("window", WINDOWS), ("blend", BLENDS)):
+    for name, known in (("weights", WEIGHTS), ("blend", BLENDS)):
         value = values[name].value
         if value is not None and value not in known:
             raise FlexsegError(
@@ -154,7 +181,7 @@ def predictor_options(values: flags.FlagValues) -> PredictorOptions:
         tta=values.tta,
         scales=test_time.parse_scales(values.scales),
         overlap=_overlap(values.overlap),
-        weights=values.window,
+        weights=values.weights,
         blend=values.blend,
         batch_size=values.batch_size,
         postprocessing=values.postprocessing,

@@ -65,7 +65,8 @@ def define_runner_flags(values: flags.FlagValues) -> None:
         None,
         "Segment as a job of Apache Beam: direct (threads of this machine, as many as "
         "--direct_num_workers says), dask, portable, flink, spark, dataflow, ...; any option of "
-        "Beam may follow. Models, images and output must be where all workers find them.",
+        "Beam may follow. Models, images and output must be where all workers find them. "
+        "Default: no job.",
         flag_values=values,
     )
 
@@ -213,6 +214,8 @@ def _run(items: Sequence[Item], handler: Handler, folder: str, options: RunnerOp
             if client := getattr(result, "client", None):  # of Dask, who goes on or hangs
                 client.close()
     except Exception as error:
+        if job_errors.interrupted(error):
+            raise KeyboardInterrupt from error
         told = job_errors.explained(error, folder, "what is finished is")
         if told is None and options.is_local:
             raise

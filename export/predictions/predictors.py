@@ -17,7 +17,8 @@ from flexseg_errors import FlexsegError
 from pipelines import intensity
 from pipelines.intensity import Intensity
 from pipelines.label_map import LabelMap
-from train import postprocessing, test_time
+from train import class_ids, postprocessing, postprocessing_bands, test_time
+from train.class_ids import most_probable
 from train.postprocessing import Postprocessing
 from train.test_time import Variants
 
@@ -157,18 +158,21 @@ class Predictor:
         only = self.members[0]
         if only.ids is not None and self.voices == 1 and self.options.variants.is_plain:
             return self.finish(only.ids(image))
-        return self.finish(_most_probable(self.probabilities(image)))
+        if len(self.members) == 1:
+            said = test_time.mean(only.slide, only.prepare(image), self.options.variants)
+            return self.finish(class_ids.enlarged(said, (image.shape[0], image.shape[1])))
+        return self.finish(most_probable(self.probabilities(image)))
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Segments an image, uint8 [H, W, C]."""
         if not self.options.maps:
             probabilities = self.probabilities(image)
-            return Prediction(self.finish(_most_probable(probabilities)), probabilities)
+            return Prediction(self.finish(most_probable(probabilities)), probabilities)
         if self.voices == 1:
             probabilities, votes = self.probabilities(image), None
         else:
             probabilities, votes = self._counted(image)
-        ids = self.finish(_most_probable(probabilities))
+        ids = self.finish(most_probable(probabilities))
         agreement = None
         if votes is not None:
             chosen = np.take_along_axis(votes, ids[..., None], -1)[..., 0]
@@ -177,15 +181,22 @@ class Predictor:
 
     def finish(self, ids: np.ndarray) -> np.ndarray:
         """Post-processes class ids, uint8 [H, W] of the image's own size."""
-        height, width = ids.shape
-        prepared = self.members[0].preparation.size_of(height, width)
-        return self.postprocessing.apply(ids, height * width / (prepared[0] * prepared[1]))
+        return self.postprocessing.apply(ids, self._area(ids.shape))
+
+    def finish_rows(self, ids: postprocessing_bands.Rows) -> None:
+        """`finish` in place, of class ids that no memory holds."""
+        postprocessing_bands.apply(self.postprocessing, ids, self._area(ids.shape))
+
+    def _area(self, size: Sequence[int]) -> float:
+        """Of a pixel of the prepared image, in pixels of an image of that size."""
+        prepared = self.members[0].preparation.size_of(size[0], size[1])
+        return size[0] * size[1] / (prepared[0] * prepared[1])
 
     def _counted(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean of all voices, float32 [H, W, K], and how many chose each class, uint16."""
         total = votes = np.zeros(0)
         for said in self._voices(image):
-            chosen = _most_probable(said)[..., None] == np.arange(said.shape[-1])
+            chosen = most_probable(said)[..., None] == np.arange(said.shape[-1])
             if total.size:
                 np.add(total, said, out=total)
                 np.add(votes, chosen, out=votes)
@@ -224,11 +235,6 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
         p = probabilities[..., k]
         result -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
     return np.clip(result / np.float32(np.log(probabilities.shape[-1])), 0, 1)
-
-
-def _most_probable(probabilities: np.ndarray) -> np.ndarray:
-    """The first of the most probable classes, from [H, W, K] to uint8 [H, W]."""
-    return probabilities.argmax(-1).astype(np.uint8)
 
 
 def _refuse_misfit(first: Member, other: Member, options: PredictorOptions) -> None:

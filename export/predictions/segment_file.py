@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,14 +19,17 @@ from export.predictions.outputs import SUFFIXES, Outputs, colors
 from export.predictions.predictors import Prediction
 from export.predictions.report import Report, row_of
 from flexseg_errors import FlexsegError
-from pipelines import convert_masks, readers, storage
+from pipelines import convert_masks, readers, storage, windowed_images
 from pipelines.label_map import LabelMap
 
 if TYPE_CHECKING:
     from export.predictions.predictors import Predictor
+    from export.predictions.side_by_side import Room
 
 
-def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
+def segment_file(
+    item: Item, predictor: Predictor, outputs: Outputs, room: Room | None = None
+) -> Report:
     """Segments an image or a volume and writes all its files; last of all, that it is finished.
 
     Nothing is raised for what is wrong with the item: the report says it, and the next may follow.
@@ -33,6 +38,7 @@ def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
       item: what to segment, here or remote.
       predictor: the model.
       outputs: what to write, and where, here or remote.
+      room: what an image waits for before it is read, where others are worked on beside.
     """
     try:
         if item.kind == VOLUME:
@@ -46,7 +52,7 @@ def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
                 truth_kind=outputs.truth_kind if item.truth else "",
             )
         else:
-            done = _segment_image(item, predictor, outputs)
+            done = _segment_image(item, predictor, outputs, room)
     except FlexsegError as error:
         return Report(item.stem, item.path, item.state, error=str(error))
     done = dataclasses.replace(done, state=item.state, made=outputs.kinds(item.kind))
@@ -54,14 +60,21 @@ def segment_file(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
     return done
 
 
-def _segment_image(item: Item, predictor: Predictor, outputs: Outputs) -> Report:
-    with storage.local_copy(item.path) as local:
+def _segment_image(item: Item, predictor: Predictor, outputs: Outputs, room: Room | None) -> Report:
+    with contextlib.ExitStack() as held:
+        local = held.enter_context(storage.local_copy(item.path))
         try:
+            if room is not None:
+                held.enter_context(room.of(math.prod(windowed_images.read_size(local))))
             if by_rows.is_wanted(local, predictor, outputs):
                 return _segment_by_rows(item, local, predictor, outputs)
             image = readers.read_image(local, predictor.channels, predictor.intensity)
         except FlexsegError as error:
             raise FlexsegError(str(error).replace(local, item.path)) from error
+        return _segment_whole(item, image, predictor, outputs)
+
+
+def _segment_whole(item: Item, image: np.ndarray, predictor: Predictor, outputs: Outputs) -> Report:
     prediction = predict(image, predictor, outputs)
     ids, label_map = prediction.class_ids, predictor.label_map
     files = {}

@@ -95,23 +95,23 @@ def define_volume_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "volume_pictures",
         [],
-        "Also write OUTPUT/NAME/KIND/10001.png and so on for these kinds: slices, masks, overlays.",
+        "Also write OUTPUT/NAME/KIND/10001.png and so on for these kinds. Default: none.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "film",
         "",
         list(FILMS),
-        "Also write NAME.KIND.mp4 or .gif, a frame for each slice.",
+        "Also write NAME.KIND.mp4 or .gif, a frame for each slice. Default: none.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "film_pictures",
         ["overlays"],
-        "Kinds of which --film makes a film each: slices, masks, overlays.",
+        "Kinds of pictures of which --film makes a film each.",
         flag_values=values,
     )
-    flags.DEFINE_float("film_fps", 10.0, "Slices a second.", flag_values=values)
+    flags.DEFINE_float("film_fps", 10.0, "Speed of films, in slices a second.", flag_values=values)
 
 
 def volume_outputs(values: flags.FlagValues) -> VolumeOutputs:

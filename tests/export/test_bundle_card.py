@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from export import bundle
-from export.bundles import model_card, signatures
+from export.bundles import card_text, model_card, signatures
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
@@ -32,7 +32,7 @@ def test_the_assets_are_the_label_map_and_the_card(bundle_of, untrained_runs):
     assert label_maps.load(str(assets / "label_map.yaml")) == run.label_map
     card = json.loads((assets / "model_card.json").read_text())
     assert card == model_card.of_run(run, card["signatures"])
-    assert (assets / "model_card.md").read_text() == model_card.text(card)
+    assert (assets / "model_card.md").read_text() == card_text.text(card)
 
 
 def test_the_signatures_in_the_card_are_those_that_are_served(bundle_of):
@@ -99,7 +99,7 @@ def test_the_card_holds_what_was_evaluated_with_its_intervals(untrained_runs, tm
     card = model_card.of_run(evaluated(untrained_runs["colour"], tmp_path), {})
     kept = {k: v for k, v in EVALUATION.items() if k not in ("split", "legacy")}
     assert card["metrics"] == {"test": kept}
-    text = model_card.text(card)
+    text = card_text.text(card)
     for row in (
         "| class            | Dice   | 95% interval     | IoU    | images |",
         "| class_1          | 0.2500 | 0.2000 to 0.3000 | -      | 3      |",
@@ -164,7 +164,7 @@ def test_the_card_counts_what_it_was_trained_on(untrained_runs, tmp_path):
         "rejected": 1,
         "splits": {"train": counts, "test": {**counts, "sources": 3}},
     }
-    text = model_card.text(card)
+    text = card_text.text(card)
     assert (
         "train: 8 images in 4 groups, 40 examples (background in 8, class_1 in 7, class_2 in 2)"
         in text

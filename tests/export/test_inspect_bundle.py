@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export import bundle
-from export.bundles import model_card
+from export.bundles import card_text
 from export.inspection import inspect_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +165,6 @@ def test_what_only_looks_like_a_saved_model_is_told(command, tmp_path, content, 
 
 def test_the_text_of_the_card_holds_what_inspect_shows(bundle_of):
     card = json.loads((bundle_of("gray") / "assets" / "model_card.json").read_text())
-    text = io.StringIO(model_card.text(card)).read()
-    for lines in model_card.sections(card).values():
+    text = io.StringIO(card_text.text(card)).read()
+    for lines in card_text.sections(card).values():
         assert all(line in text for line in lines)

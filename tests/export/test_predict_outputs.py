@@ -2,17 +2,22 @@
 
 import dataclasses
 import functools
+import itertools
+import json
 import pickle
+import shutil
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
 from export.predictions import drawing, predictors, whole_image
 from export.predictions.outputs import Outputs, colors
 from flexseg_errors import FlexsegError
+from models.sliding_window import SlidingWindow
 from pipelines import label_map as label_maps
 from pipelines import masks, readers, storage
 
@@ -260,14 +265,48 @@ def test_large_images_go_row_by_row_to_the_same_mask(made, known):
     )
 
 
+def test_variants_of_large_images_go_row_by_row(made, untrained_runs, image_of):
+    """The oracle: every tile in its variants by hand, blended by the sliding window itself."""
+    segmenter = untrained_runs["colour"].segmenter()
+    image = readers.read_image(image_of("colour"), 3)
+
+    def mean(tiles):
+        total = 0
+        for flip in itertools.product([slice(None), slice(None, None, -1)], repeat=2):
+            said = segmenter.tile_probabilities(tiles.numpy()[:, flip[0], flip[1]])
+            total = total + said.numpy()[:, flip[0], flip[1]] / 4
+        return total.astype(np.float32)
+
+    def predict(tiles):
+        return tf.ensure_shape(tf.py_function(mean, [tiles], tf.float32), [None, 32, 32, 3])
+
+    expected = SlidingWindow(predict, (32, 32), 0.25, batch_size=3)(image).numpy()
+    found = made("colour", "--tta=flips", "--probabilities", "--whole_pixels=1000")
+    np.testing.assert_allclose(found(".npz"), expected, atol=2e-3)
+    plain = made("colour", "--probabilities")
+    assert abs(plain(".npz").astype(float) - expected).max() > 0.02
+
+
+def test_large_images_are_post_processed_as_others_are(made, untrained_runs, tmp_path):
+    run = shutil.copytree(untrained_runs["halved"].folder, tmp_path / "run")
+    rules = [{"id": 1, "largest_component": True}, {"id": 2, "minimum_size": 9, "fill_holes": 30}]
+    (run / "postprocessing.yaml").write_text(json.dumps({"classes": rules}))
+    flags = ["--mask_format=index"]
+    whole = made("colour", *flags, model=run)(".png")
+    rows = made("colour", *flags, "--whole_pixels=1000", model=run)(".png")
+    np.testing.assert_array_equal(rows, whole)
+    plain = made("colour", *flags, model=untrained_runs["halved"].folder)(".png")
+    assert (whole != plain).any()
+
+
 def test_what_needs_the_whole_of_a_large_image_is_named(
     command, untrained_runs, image_of, tmp_path
 ):
     where = [f"--model={untrained_runs['colour'].folder}", f"--output={tmp_path / 'out'}"]
-    where += [f"--images={image_of('colour')}", "--whole_pixels=1000", "--overlay", "--tta=d4"]
+    where += [f"--images={image_of('colour')}", "--whole_pixels=1000", "--overlay", "--scales=2"]
     done = command("predict", *where)
     assert done.status == 1
-    assert "--tta or --scales, --overlay would need all of it in memory" in done.err
+    assert "--scales, --overlay would need all of it in memory" in done.err
     assert image_of("colour") in done.err
 
 
@@ -292,7 +331,7 @@ def test_what_needs_the_whole_of_a_large_image_is_named(
         ("--contour=2", "give --overlay too", 2),
         ("--soft", "give one of them", 2),
         ("--mask_kind=index", "give --truth too", 2),
-        ("--window=marign", 'Did you mean "margin"?', 1),
+        ("--weights=marign", 'Did you mean "margin"?', 1),
         ("--blend=logit", 'Did you mean "logits"?', 1),
         ("--overlap=1.5", "--overlap=1.5: expected a share of a tile", 1),
         ("--overlap=half", "--overlap=half: expected a share of a tile", 1),
@@ -328,12 +367,12 @@ def test_window_flags_replace_what_the_run_says(made, known, untrained_runs):
     """Margins without overlap are tiles laid side by side: no pixel sees beyond its tile."""
     image, _, _ = known("gray")
     run = untrained_runs["gray"]
-    found = made("gray", "--window=margin", "--overlap=0", "--probabilities")(".npz")
+    found = made("gray", "--weights=margin", "--overlap=0", "--probabilities")(".npz")
     tile = image[: run.size[0], : run.size[1]]
     alone = run.segmenter().probabilities(np.ascontiguousarray(tile)).numpy()
     inner = np.s_[: SIZE[0] % run.size[0], : SIZE[1] % run.size[1]]  # where no tile is moved
     np.testing.assert_allclose(found[inner], alone[inner], atol=1e-3)
-    blended = made("gray", "--window=uniform", "--overlap=16", "--batch_size=1", "--probabilities")
+    blended = made("gray", "--weights=uniform", "--overlap=16", "--batch_size=1", "--probabilities")
     assert abs(found.astype(float) - blended(".npz")).max() > 0.01
 
 

@@ -381,9 +381,49 @@ def test_settings_out_of_range_are_refused(wrong, message):
         SlidingWindow(identity, **{"tile": (8, 8), **wrong})
 
 
-def test_an_image_must_have_three_axes():
-    with pytest.raises(FlexsegError, match=r"\[H, W, C\], not of shape \(1, 9, 9, 2\)"):
-        SlidingWindow(identity, (8, 8))(np.zeros((1, 9, 9, 2), np.uint8))
+@pytest.mark.parametrize("shape", [(9, 9), (1, 1, 9, 9, 2)])
+def test_an_image_has_three_axes_and_a_batch_four(shape):
+    with pytest.raises(FlexsegError, match=r"\[B, H, W, C\], not of shape \(.*9, 9"):
+        SlidingWindow(identity, (8, 8))(np.zeros(shape, np.uint8))
+
+
+def local_mean(tiles):
+    """Values that depend on what lies around, and on where the tile ends."""
+    return tf.nn.avg_pool2d(tf.cast(tiles, tf.float32), 5, 1, "SAME")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.tuples(st.integers(1, 45), st.integers(1, 45)),
+    count=st.integers(1, 4),
+    batch_size=st.integers(1, 7),
+    weights=st.sampled_from(["gaussian", "uniform", "margin"]),
+    finish=st.sampled_from([None, lambda rows: tf.argmax(rows, -1, tf.int32)]),
+)
+def test_images_of_a_batch_come_out_as_each_by_itself(size, count, batch_size, weights, finish):
+    images = np.stack([image_of(size, seed=i) for i in range(count)])
+    window = SlidingWindow(local_mean, (16, 12), 0.3, weights, batch_size, finish)
+    expected = np.stack([window(image) for image in images])
+    np.testing.assert_allclose(window(images), expected, rtol=1e-6, atol=1e-4)
+
+
+def test_tiles_of_all_images_share_batches():
+    """Five images of 2 x 3 tiles: two rows of fifteen tiles, four at a time."""
+    seen = []
+
+    def predict(tiles):
+        def note(values):
+            seen.append(len(values))
+            return values.astype(np.float32)
+
+        return tf.ensure_shape(tf.numpy_function(note, [tiles], tf.float32), tiles.shape)
+
+    window = SlidingWindow(predict, (16, 24), 0.0, batch_size=4)
+    spec = tf.TensorSpec([None, None, None, 2], tf.uint8)
+    graph = tf.function(window, input_signature=[spec])
+    images = np.stack([image_of((32, 72), seed=i) for i in range(5)])
+    np.testing.assert_allclose(graph(images), images, atol=1e-3)
+    assert seen == [4, 4, 4, 3] * 2
 
 
 @pytest.mark.parametrize("predict", [lambda t: t[:, ::2], lambda t: t[..., 0]])

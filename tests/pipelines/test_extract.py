@@ -63,7 +63,7 @@ def _splits(dataset: Path) -> Any:
 def test_masks_take_the_form_that_is_asked_for(command, dataset, draw, tmp_path, colors, masks):
     pairs = draw(tmp_path / "again", STEMS)
     output = tmp_path / "files"
-    assert command("extract", dataset, f"--output={output}", f"--masks={masks}").status == 0
+    assert command("extract", dataset, f"--output={output}", f"--mask_format={masks}").status == 0
     for path in output.rglob("masks/**/*.png"):
         stem = str(path.relative_to(output)).partition("/masks/")[2].removesuffix(".png")
         with Image.open(path) as mask:
@@ -84,7 +84,7 @@ def test_what_was_extracted_prepares_to_the_same_records(
     draw(tmp_path / "data", STEMS, gray=gray)
     assert prepare().status == 0
     files = tmp_path / "files"
-    assert command("extract", tmp_path / "out", f"--output={files}", f"--masks={masks}").status == 0
+    assert command("extract", tmp_path / "out", f"--output={files}", f"--mask_format={masks}").status == 0
     again = tmp_path / "again"
     result = prepare(
         f"--dataset={files}", f"--output={again}", f"--label_map={files}/label_map.yaml"
@@ -101,7 +101,7 @@ def test_what_was_extracted_prepares_to_the_same_records(
             assert (record["mask"] == other["mask"]).all()
     # Extracted once more, the split's name is not put in front of the names again.
     twice = tmp_path / "twice"
-    assert command("extract", again, f"--output={twice}", f"--masks={masks}").status == 0
+    assert command("extract", again, f"--output={twice}", f"--mask_format={masks}").status == 0
     names = {name for name in tree(files) if name != extract.LABEL_MAP}
     assert {name for name in tree(twice) if name != extract.LABEL_MAP} == names
 
@@ -281,7 +281,7 @@ def test_an_output_that_holds_something_else_is_refused(command, dataset, prepar
     ]
     for records_folder, output, masks, message in cases:
         result = command(
-            "extract", records_folder, f"--output={output}", f"--masks={masks}", "--split=train"
+            "extract", records_folder, f"--output={output}", f"--mask_format={masks}", "--split=train"
         )
         assert result.status == 1
         assert message in result.err
@@ -294,7 +294,7 @@ def test_an_output_that_holds_something_else_is_refused(command, dataset, prepar
     [
         ([], 2, "extract needs --output"),
         (["--output=x", "--split=training"], 1, 'has no split "training"; it has train'),
-        (["--output=x", "--masks=gray"], 2, "--masks"),
+        (["--output=x", "--mask_format=gray"], 2, "--mask_format"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -202,7 +202,7 @@ def test_photographs_are_no_masks(command, tmp_path):
 
 def test_too_many_classes_are_refused_with_their_number(command, tmp_path):
     write(tmp_path / "masks", [COLORS[blobs(0, 6)]])
-    result = command("propose-label-map", tmp_path / "masks", "--most=3")
+    result = command("propose-label-map", tmp_path / "masks", "--max_classes=3")
     assert result.status == 1
     assert "has 6 dominant colors; at most 3 are proposed" in result.err
 
@@ -210,10 +210,10 @@ def test_too_many_classes_are_refused_with_their_number(command, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"most": 0}, "--most=0"),
-        ({"most": 256}, "--most=256: expected 1 to 255"),
-        ({"tolerance": -1.0}, "--tolerance=-1.0"),
-        ({"tolerance": float("nan")}, "--tolerance=nan"),
+        ({"most": 0}, "--max_classes=0"),
+        ({"most": 256}, "--max_classes=256: expected 1 to 255"),
+        ({"tolerance": -1.0}, "--color_tolerance=-1.0"),
+        ({"tolerance": float("nan")}, "--color_tolerance=nan"),
         ({"min_share": 1.0}, "--min_share=1.0"),
     ],
 )

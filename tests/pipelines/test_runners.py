@@ -207,7 +207,7 @@ def test_workers_may_be_called_by_a_script_that_is_not_guarded(tmp_path, flags, 
     process = python(script)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert out == "once\n"
+    assert out.splitlines().count("once") == 1
     assert contents(tmp_path / "out") == expected
 
 

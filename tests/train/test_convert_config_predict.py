@@ -40,7 +40,7 @@ API = {"infer.images_dir": "'i'", "tiledinfer.images_dir": "'t'"}
             },
             [
                 ["--colorize=green:navy", "--soft", "--merged"],
-                ["--window=margin", "--colorize=green:navy", "--soft"],
+                ["--weights=margin", "--colorize=green:navy", "--soft"],
             ],
         ),
         (
@@ -61,7 +61,7 @@ API = {"infer.images_dir": "'i'", "tiledinfer.images_dir": "'t'"}
             },
             [
                 [],
-                ["--window=margin"],
+                ["--weights=margin"],
                 [
                     "--volume_axis=2",
                     "--volume_rotation=270",

@@ -184,6 +184,31 @@ def test_the_network_sees_what_the_dataset_showed_it_after_preprocessing(channel
     np.testing.assert_array_equal(seen[0][0], preparation.image(image))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("blend", ["probabilities", "logits"])
+@pytest.mark.parametrize(
+    "preparation", [*PREPARATIONS, Preparation(preprocessing="sharpen=1,gamma=1.5")], ids=str
+)
+def test_a_batch_is_segmented_as_each_of_its_images(preparation, blend, channels):
+    segment_image = segmenter(channels, preparation, blend=blend, batch_size=3)
+    for size in [(9, 40), (33, 50)]:
+        images = np.stack([shares_image(size, channels), shares_image(size, channels, True)] * 2)
+        expected = np.stack([segment_image.probabilities(image) for image in images])
+        found = segment_image.batch_probabilities(images).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        top = np.sort(expected, -1)
+        sure = top[..., -1] - top[..., -2] > 1e-5
+        ids = segment_image.batch_class_ids(images).numpy()
+        assert ids.dtype == np.uint8
+        np.testing.assert_array_equal(ids[sure], expected.argmax(-1)[sure])
+        assert sure.mean() > 0.9
+        prepared = np.stack([segment_image.prepared_probabilities(image) for image in images])
+        ids = segment_image.prepared_class_ids(images).numpy()
+        top = np.sort(prepared, -1)
+        sure = top[..., -1] - top[..., -2] > 1e-5
+        np.testing.assert_array_equal(ids[sure], prepared.argmax(-1)[sure])
+
+
 @pytest.mark.parametrize(("overlap", "tiles"), [(0.0, 2 * 3), (0.5, 3 * 5)])
 def test_the_window_slides_as_the_experiment_says(overlap, tiles):
     model, seen = watched()

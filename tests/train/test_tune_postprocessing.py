@@ -1,5 +1,6 @@
 """A step is accepted only where it helps its class and hurts none; what is chosen is scored."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import ndimage
 from flexseg_errors import FlexsegError
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
-from train import evaluate, postprocessing, tune_postprocessing
+from train import evaluate, postprocessing, runs, tune_postprocessing
 from train.postprocessing import ClassRule, Postprocessing
 from train.tune_postprocessing import Figures, PackedImage, tune
 
@@ -207,6 +208,7 @@ def test_the_command_writes_what_evaluate_applies(speckled, command):
     assert kept["split"] == "test"
     assert kept["images"] == manifest.split("test").sources
     assert kept["dataset_fingerprint"] == manifest.fingerprint
+    assert kept["weights_sha256"] == postprocessing.weights_sha256(speckled)
     for flag, key in (("", "after"), ("--nopostprocessing", "before")):
         done = command("evaluate", f"--run={speckled.folder}", *filter(None, [flag]))
         assert done.status == 0, done.err
@@ -234,6 +236,30 @@ def test_the_command_tells_what_is_wrong(command, flags, status, message):
     done = command("tune-postprocessing", *flags)
     assert done.status == status
     assert message in done.err
+
+
+def test_a_choice_is_bound_to_the_weights_it_was_made_for(untrained, large_datasets, capsys):
+    run = untrained(data=large_datasets["whole"])
+    path = run.path(postprocessing.FILE)
+    chosen = Postprocessing((ClassRule(1, True),))
+
+    def told(chosen, chosen_on):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(tune_postprocessing.dump(chosen, chosen_on, run.label_map))
+        assert postprocessing.of_run(run) == chosen
+        return capsys.readouterr().err
+
+    bound = {postprocessing.WEIGHTS: postprocessing.weights_sha256(run)}
+    assert told(chosen, bound) == ""
+    assert told(chosen, {"split": "valid"}) == "", "of an earlier version, which kept none"
+    with open(run.path(runs.BEST_WEIGHTS), "rb") as file:
+        assert bound[postprocessing.WEIGHTS] == hashlib.sha256(file.read()).hexdigest()
+    with open(run.path(runs.BEST_WEIGHTS), "ab") as file:
+        file.write(b"trained on")
+    said = told(chosen, bound)
+    assert f"{path} was chosen for other weights than {run.folder} has now" in said
+    assert "Run flexseg tune-postprocessing again, or delete the file." in said
+    assert told(postprocessing.IDENTITY, bound) == "", "nothing is done"
 
 
 def test_nothing_chosen_is_written_too(tmp_path):

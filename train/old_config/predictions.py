@@ -29,7 +29,7 @@ _KEYS = (
 
 def margin(values: Values) -> list[str]:
     """The flags of tiled predictions: tiles that saw a margin, which was cut off."""
-    return ["--window=margin"] if values.get("tiledinfer", "overlapping") > 0 else []
+    return ["--weights=margin"] if values.get("tiledinfer", "overlapping") > 0 else []
 
 
 def painted(values: Values, section: str) -> list[str]:

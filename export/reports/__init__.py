@@ -1,0 +1,1 @@
+"""Pages to look at: of a dataset, of a run, of several runs."""
