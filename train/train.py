@@ -41,6 +41,7 @@ from train.epoch_end import end_epoch
 from train.guard import Guard
 from train.progress import Progress
 from train.runs import Run
+from train.stall import Stall
 from train.stop_signal import StopSignal
 from train.watcher import Watcher
 
@@ -237,10 +238,20 @@ def _train(
     first = progress.step * run.experiment.optimizer.accumulate_steps  # in batches
     iterator = steps.distribute(batches.train(manifest, source, first, part))
     left_out = batches.skipped(manifest, source, part)
+    stall = Stall(source.service)
     with stop, batches.explained(manifest, "train", "valid"):
         while not progress.finished:
             _train_epoch(
-                run, steps, iterator, progress, per_epoch, guard, save, stop_if_asked, watcher
+                run,
+                steps,
+                iterator,
+                progress,
+                per_epoch,
+                guard,
+                save,
+                stop_if_asked,
+                watcher,
+                stall,
             )
             guard.weights(steps, progress)
             end_epoch(run, steps, manifest, progress, per_epoch, total, watcher, part)
@@ -270,6 +281,7 @@ def _train_epoch(
     save: Callable[[], None],
     stop_if_asked: Callable[[], None],
     watcher: Watcher,
+    stall: Stall,
 ) -> None:
     """Trains to the end of the epoch in which the run stands."""
     config = run.experiment.train
@@ -281,7 +293,8 @@ def _train_epoch(
             until = config.checkpoint_steps - progress.step % config.checkpoint_steps
             count = min(count, until)
         began = time.perf_counter()
-        result = steps.train(iterator, progress.step, count)
+        with stall.watched():
+            result = steps.train(iterator, progress.step, count)
         guard.losses(progress, result)
         if result.skipped:
             say(_SKIPPED.format(result.skipped, progress.step, progress.step + count - 1))
