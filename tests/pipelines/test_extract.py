@@ -84,7 +84,10 @@ def test_what_was_extracted_prepares_to_the_same_records(
     draw(tmp_path / "data", STEMS, gray=gray)
     assert prepare().status == 0
     files = tmp_path / "files"
-    assert command("extract", tmp_path / "out", f"--output={files}", f"--mask_format={masks}").status == 0
+    assert (
+        command("extract", tmp_path / "out", f"--output={files}", f"--mask_format={masks}").status
+        == 0
+    )
     again = tmp_path / "again"
     result = prepare(
         f"--dataset={files}", f"--output={again}", f"--label_map={files}/label_map.yaml"
@@ -281,7 +284,11 @@ def test_an_output_that_holds_something_else_is_refused(command, dataset, prepar
     ]
     for records_folder, output, masks, message in cases:
         result = command(
-            "extract", records_folder, f"--output={output}", f"--mask_format={masks}", "--split=train"
+            "extract",
+            records_folder,
+            f"--output={output}",
+            f"--mask_format={masks}",
+            "--split=train",
         )
         assert result.status == 1
         assert message in result.err
