@@ -79,13 +79,10 @@ def segment_items(items: Sequence[Item], predictor: Predictor, outputs: Outputs)
             detail(f"{item.path}: {report.error or 'segmented'}")
 
         if threads > 1:
+            # Where one ends in an error, or somebody presses Ctrl-C, map drops what was not begun.
             with ThreadPoolExecutor(threads, "segment") as pool:
-                try:
-                    for item, report in zip(images, pool.map(one, images), strict=True):
-                        done(item, report)
-                except BaseException:  # of Ctrl-C, too: what was not begun is left
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+                for item, report in zip(images, pool.map(one, images), strict=True):
+                    done(item, report)
         for item in items:
             if item.stem not in reports:
                 done(item, segment_file(item, predictor, outputs))

@@ -9,7 +9,8 @@ graph: in the graph against the loop outside it, with a small network of random 
 
 memory: peak memory of a process that segments an image from a tiled TIFF to a mask, with three
 classes and a network of one layer, for 1 to 400 megapixels; and how much of it is beyond the model
-and its first batch. Each size is a process of its own.
+and its first batch. Each size is a process of its own. With --mend components are removed and
+holes filled, too.
 
 whole and seams: see whole_images.py; they need --run=RUN and --images=FOLDER (with images/ and
 masks/, or images alone), and take --limit images at most.
@@ -18,7 +19,7 @@ Prints tables; asserts nothing.
 
     PYTHONPATH=. python tests/benchmarks/inference.py [--cases=stitch,graph,memory,whole,seams]
         [--run=RUN --images=FOLDER] [--repeat=5] [--sides=1000,2000,5000,10000,20000]
-        [--suffix=.png] [--scale=1.0]
+        [--suffix=.png] [--scale=1.0] [--mend]
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def memory(arguments: argparse.Namespace) -> None:
             flags = [f"--one={folder}", f"--side={side}", f"--suffix={arguments.suffix}"]
             subprocess.run([sys.executable, __file__, *flags, "--draw"], check=True, env=_ENV)
             done = subprocess.run(
-                [sys.executable, __file__, *flags, f"--scale={arguments.scale}"],
+                [sys.executable, __file__, *flags, f"--scale={arguments.scale}"]
+                + ["--mend"] * arguments.mend,
                 check=True,
                 env=_ENV,
                 stdout=subprocess.PIPE,
@@ -213,7 +215,7 @@ def draw_tiff(path: str, side: int) -> None:
     )
 
 
-def segment_one(folder: str, suffix: str, scale: float) -> None:
+def segment_one(folder: str, suffix: str, scale: float, mend: bool) -> None:
     """What a process of its own does; prints peak, peak before, in MiB, and seconds."""
     import keras
 
@@ -221,9 +223,12 @@ def segment_one(folder: str, suffix: str, scale: float) -> None:
     from pipelines import label_map
     from pipelines.intensity import Intensity
     from pipelines.preparation import Preparation
+    from train import postprocessing_bands
     from train.experiment import InferenceConfig
+    from train.postprocessing import ClassRule, Postprocessing
     from train.segment import Segmenter
 
+    chosen = Postprocessing((ClassRule(1, True, 0, 50), ClassRule(2, False, 50, 50)))
     images = keras.Input((None, None, 3))
     model = keras.Model(images, keras.layers.Conv2D(3, 3, padding="same")(images / 255.0))
     rows = Segmenter(model, (TILE, TILE), Preparation(scale=scale), InferenceConfig()).rows()
@@ -239,6 +244,7 @@ def segment_one(folder: str, suffix: str, scale: float) -> None:
             channels=3,
             intensity=Intensity(),
             suffix=suffix,
+            finish=(lambda ids: postprocessing_bands.apply(chosen, ids)) if mend else None,
         )
     )
     print(_peak_mib(), before, seconds)
@@ -269,6 +275,7 @@ def main() -> None:
     parser.add_argument("--sides", default="1000,2000,5000,10000,20000")
     parser.add_argument("--suffix", default=".png", help="of the mask: .png, .tif or .npy")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--mend", action="store_true", help="of memory: post-process, too")
     parser.add_argument("--run")
     parser.add_argument("--images")
     parser.add_argument("--limit", type=int, default=6)
@@ -282,7 +289,7 @@ def main() -> None:
         draw_tiff(f"{arguments.one}/image.tif", arguments.side)
         return
     if arguments.one:
-        segment_one(arguments.one, arguments.suffix, arguments.scale)
+        segment_one(arguments.one, arguments.suffix, arguments.scale, arguments.mend)
         return
     arguments.sides = [int(side) for side in arguments.sides.split(",")]
     for case in arguments.cases.split(","):
