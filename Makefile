@@ -13,6 +13,9 @@ demo: $(READY)  ## Prepare, train, evaluate, export and predict on made-up image
 	$(VENV)/bin/flexseg demo --output=demo
 
 test: $(READY)  ## Run the tests; PYTEST_ARGS='tests/models -k unet' chooses among them
+	$(VENV)/bin/python -m pytest -n 2 -m "not long" $(PYTEST_ARGS)
+
+test-all: $(READY)  ## Run the long tests, too
 	$(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 
 coverage: $(READY)  ## Run the tests and tell which lines none of them reaches; also in coverage/
@@ -170,4 +173,4 @@ endef
 	@"$(wordlist 2,99,$(python))" -m venv .venv-$*
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-.PHONY: help demo test docs coverage lint format clean from-nothing constraints test-lowest test-newest
+.PHONY: help demo test test-all docs coverage lint format clean from-nothing constraints test-lowest test-newest

@@ -121,6 +121,12 @@ def progress(
     return Lines(over, total, done, unit, clock)
 
 
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this; an ipykernel that is only imported does not count."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 class Lines(Generic[_T]):
     """Progress where no line can be rewritten: one more, now and then."""
 
@@ -137,8 +143,7 @@ class Lines(Generic[_T]):
         self._over, self._total, self._done, self._unit = over, total, done, unit
         self._text, self._clock = "", clock
         self._began = self._told = clock()
-        in_notebook = "ipykernel" in sys.modules
-        self._seconds = _SECONDS_IN_A_NOTEBOOK if in_notebook else _SECONDS_BETWEEN_LINES
+        self._seconds = _SECONDS_IN_A_NOTEBOOK if _in_notebook() else _SECONDS_BETWEEN_LINES
 
     def __iter__(self) -> Iterator[_T]:
         for item in self._over or ():

@@ -11,6 +11,7 @@ import pty
 import struct
 import sys
 import termios
+import types
 
 import pytest
 from tqdm import tqdm
@@ -161,12 +162,15 @@ def test_a_pipe_gets_a_line_a_minute_and_the_time_left(capsys):
     assert "\r" not in captured.err
 
 
-def test_a_notebook_gets_a_few_lines_more_and_no_thousands(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", object())
+@pytest.mark.parametrize(("shell", "seconds"), [({"kernel": 0}, 15), ({}, 60), (None, 60)])
+def test_a_notebook_gets_a_few_lines_more_and_no_thousands(capsys, monkeypatch, shell, seconds):
+    running = None if shell is None else types.SimpleNamespace(**shell)
+    there = types.SimpleNamespace(get_ipython=lambda: running)
+    monkeypatch.setitem(sys.modules, "IPython", there)
     with flexseg_console.progress(total=3000, unit="step", clock=clocked(1.0)) as bar:
         for _ in range(3000):
             bar.update()
-    assert len(capsys.readouterr().err.splitlines()) == 3000 / 15
+    assert len(capsys.readouterr().err.splitlines()) == 3000 / seconds
 
 
 def test_without_a_total_lines_count(capsys):

@@ -81,10 +81,11 @@ def test_every_architecture_is_tried():
     assert set(SMALL) == set(registry.ARCHITECTURES)
 
 
-@pytest.mark.parametrize("format_name", ["tflite", "onnx"])
 @pytest.mark.parametrize(
-    "name",
-    [n if n == "flex_unet" else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+    ("name", "format_name"),
+    [("flex_unet", "tflite"), ("flex_unet", "onnx")]
+    + [pytest.param(n, "tflite", marks=pytest.mark.slow) for n in SMALL if n != "flex_unet"]
+    + [pytest.param(n, "onnx", marks=pytest.mark.long) for n in SMALL if n != "flex_unet"],
 )
 def test_every_architecture_is_written_and_says_what_it_said(name, format_name, tmp_path):
     run = run_of(name)

@@ -488,6 +488,7 @@ def quick_moments(model):
         layer.momentum = momentum
 
 
+UNDER_JAX = ("flex_unet", "segformer")  # always; the others in `make test-all`
 JAX = """
 import json, sys, keras, numpy as np
 from models import registry
@@ -505,13 +506,15 @@ for name, case in plan.items():
 
 
 @pytest.fixture(scope="module")
-def under_jax(tmp_path_factory):
-    """A folder with what every network computes under JAX from the weights it has here."""
+def under_jax(request, tmp_path_factory):
+    """A folder with what the networks asked for compute under JAX from the weights they have here."""
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
     folder = tmp_path_factory.mktemp("jax")
     plan = {}
-    for name, case in CASES.items():
+    asked = [i for i in request.session.items if "under_jax" in getattr(i, "fixturenames", ())]
+    for name in {item.callspec.params["name"] for item in asked}:
+        case = CASES[name]
         size = case.size if case.fixed else (None, None)
         plan[name] = {"num_classes": 2, "seed": SEED + 2, "size": size, **case.knobs}
         model = shared(name).model
@@ -524,7 +527,10 @@ def under_jax(tmp_path_factory):
     return folder
 
 
-@every_architecture
+@pytest.mark.parametrize(
+    "name",
+    [n if n in UNDER_JAX else pytest.param(n, marks=pytest.mark.long) for n in CASES],
+)
 def test_the_network_computes_the_same_under_jax(name, under_jax):
     error = under_jax / f"{name}.error"
     assert not error.exists(), error.read_text()
