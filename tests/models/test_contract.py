@@ -507,7 +507,7 @@ for name, case in plan.items():
 
 @pytest.fixture(scope="module")
 def under_jax(request, tmp_path_factory):
-    """A folder with what the networks asked for compute under JAX from the weights they have here."""
+    """What the networks asked for compute under JAX from the weights that they have here."""
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
     folder = tmp_path_factory.mktemp("jax")
