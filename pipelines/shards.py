@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -223,7 +223,7 @@ def finished(folder: str, name: str, fingerprint: str | None = None) -> dict[str
         done = json.loads(storage.read_bytes(_work_path(folder, name, "done")))
         whole = storage.size(path) == done["bytes"]
         if whole and fingerprint is not None:
-            whole = done["fingerprint"] == fingerprint and done["sha256"] == _sha256(path)
+            whole = done["fingerprint"] == fingerprint and done["sha256"] == storage.sha256(path)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
         return None
     return done if whole else None
@@ -350,16 +350,3 @@ def _work_folder(folder: str) -> str:
 
 def _work_path(folder: str, name: str, kind: str) -> str:
     return storage.join(folder, WORK_FOLDER, f"{name}.{kind}.json")
-
-
-def _sha256(path: str) -> str:
-    checksum = hashlib.sha256()
-    with storage.open_read(path) as file:
-        for block in _blocks(file):
-            checksum.update(block)
-    return checksum.hexdigest()
-
-
-def _blocks(file: Any) -> Iterator[bytes]:
-    while block := file.read(1 << 20):
-        yield block

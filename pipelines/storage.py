@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 import shutil
@@ -147,6 +148,20 @@ def read_bytes(path: str) -> bytes:
     """
     with open_read(path) as file, _told(path):
         return file.read()
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; read in blocks.
+
+    Raises:
+      FileNotFoundError: where it is not there.
+      FlexsegError: where it cannot be opened.
+    """
+    checksum = hashlib.sha256()
+    with open_read(path) as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    return checksum.hexdigest()
 
 
 def write_whole(path: str, data: bytes) -> None:

@@ -7,7 +7,6 @@ and the newest one that is whole is gone on with.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flexseg_errors import FlexsegError
+from pipelines import storage
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -46,7 +46,10 @@ def save(
     os.makedirs(temporary)
     variables.write(os.path.join(temporary, _VARIABLES))
     _write_json(os.path.join(temporary, STATE), {_FORMAT: 2, **state})
-    sums = {name: _sha256(os.path.join(temporary, name)) for name in sorted(os.listdir(temporary))}
+    sums = {
+        name: storage.sha256(os.path.join(temporary, name))
+        for name in sorted(os.listdir(temporary))
+    }
     _write_json(os.path.join(temporary, _CHECKSUMS), sums)
     for name in [*sums, ""]:  # "": the folder itself
         _sync(os.path.join(temporary, name))
@@ -100,11 +103,11 @@ def damage(checkpoint: str) -> str:
             return _damage_without_checksums(checkpoint)
         sums = dict(_read_json(os.path.join(checkpoint, name)))
         for name in sorted({*sums, STATE, f"{_VARIABLES}.index"}):
-            if _sha256(os.path.join(checkpoint, name)) != sums.get(name):
+            if storage.sha256(os.path.join(checkpoint, name)) != sums.get(name):
                 return f"{name} is not what was written"
     except FileNotFoundError:
         return f"{name} is missing"
-    except (OSError, TypeError, ValueError) as error:
+    except (FlexsegError, OSError, TypeError, ValueError) as error:
         return f"{name} cannot be read ({str(error).splitlines()[0]})"
     return ""
 
@@ -192,14 +195,6 @@ def _write_json(path: str, data: Any) -> None:
 def _read_json(path: str) -> Any:
     with open(path, encoding="utf-8") as file:
         return json.load(file)
-
-
-def _sha256(path: str) -> str:
-    checksum = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()
 
 
 def _sync(path: str) -> None:

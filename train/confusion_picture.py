@@ -48,12 +48,12 @@ def draw(confusion: np.ndarray, names: Sequence[str], title: str) -> np.ndarray:
         for (row, column), share in np.ndenumerate(shares):
             if np.isfinite(share):
                 color = "white" if share > 0.5 else "black"
-                axes.text(column, row, _percent(share), ha="center", va="center", color=color)
+                axes.text(column, row, percent(share), ha="center", va="center", color=color)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share in percent, so that nothing looks like all and nothing that is there like nothing."""
     text = f"{100 * share:.1f}"
     if text == "0.0" and share > 0:

@@ -7,7 +7,6 @@ it was drawn: the head where the classes differ, the first convolution where the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -158,8 +157,4 @@ def _sha256(run: Run) -> str:
         raise FlexsegError(
             f"--init_from={run.folder} has no trained weights yet ({runs.BEST_WEIGHTS} is missing)."
         )
-    checksum = hashlib.sha256()
-    with storage.open_read(path) as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()
+    return storage.sha256(path)

@@ -15,7 +15,6 @@ twice is to do it once, and no class appears that was not there.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,13 +197,7 @@ def of_run(run: Run) -> Postprocessing:
 def weights_sha256(run: Run) -> str:
     """The checksum of a run's best weights; "" where there are none."""
     path = run.path(BEST_WEIGHTS)
-    if not storage.is_file(path):
-        return ""
-    checksum = hashlib.sha256()
-    with storage.open_read(path) as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return checksum.hexdigest()
+    return storage.sha256(path) if storage.is_file(path) else ""
 
 
 def _read(path: str) -> Any:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from export.reports import curve_figures, figures
 from export.reports.evaluation_facts import Evaluation, Figure, Interval
+from train.confusion_picture import percent
 
 Row = tuple[str, Sequence[tuple[str, Figure, Interval]]]  # class; run, Dice and interval of each
 
@@ -118,16 +119,6 @@ def confusion(title: str, evaluation: Evaluation) -> Markup | None:
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         return figures.svg(figure, title, _confusion_in_words(shares, names))
-
-
-def percent(share: float) -> str:
-    """A share in percent, so that nothing looks like all and nothing that is there like nothing."""
-    text = f"{100 * share:.1f}"
-    if text == "0.0" and share > 0:
-        return "<0.1"
-    if text == "100.0" and share < 1:
-        return ">99.9"
-    return text.removesuffix(".0")
 
 
 def left_out(rows: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import hashlib
 import itertools
 import os
 import subprocess
@@ -102,6 +103,7 @@ def observed(folder, path):
         "is folder": storage.is_folder(path),
         "names in it": storage.names(path),
         "content": storage.read_bytes(path) if storage.is_file(path) else None,
+        "sha256": storage.sha256(path) if storage.is_file(path) else None,
         "size": storage.size(path) if storage.is_file(path) else None,
     }
 
@@ -118,6 +120,7 @@ def expected(folder, name, files):
         "is folder": bool(below),
         "names in it": sorted({n.partition("/")[0] for n in below}),
         "content": files.get(name),
+        "sha256": hashlib.sha256(files[name]).hexdigest() if name in files else None,
         "size": len(files[name]) if name in files else None,
     }
 

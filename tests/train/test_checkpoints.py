@@ -70,6 +70,16 @@ def test_a_torn_one_is_left_out_and_it_is_said_why(two, harm, name):
     assert name in said[0] or name == "checksums.json"
 
 
+@pytest.mark.parametrize("name", [n for n in FILES if not n.endswith(".json")])
+def test_one_with_a_file_that_cannot_be_opened_is_left_out(two, name):
+    path = two / "step-000000006" / name
+    path.unlink()
+    path.mkdir()
+    step, said = newest(two)
+    assert step == 3
+    assert f"{name} cannot be read" in said[0]
+
+
 def test_the_next_one_takes_the_place_of_what_was_left_out(two):
     """And is itself never among those that are removed, even if but one is kept."""
     truncate(two / "step-000000006" / "variables.index")

@@ -151,7 +151,7 @@ def test_a_confusion_matrix_is_darker_where_more_pixels_are(classes):
     [(0.0, "0"), (1.0, "100"), (0.0001, "<0.1"), (0.9999, ">99.9"), (0.123, "12.3"), (0.5, "50")],
 )
 def test_no_share_is_told_as_none_or_all_if_it_is_not(share, text):
-    assert confusion_picture._percent(share) == text
+    assert confusion_picture.percent(share) == text
 
 
 def test_strips_are_drawn_of_the_run_that_is_trained(trained):
