@@ -34,6 +34,7 @@ from train import (
     runs,
     setup,
     shipped,
+    software,
 )
 from train import experiment as experiments
 from train.console import detail, say
@@ -211,6 +212,7 @@ def _train(
     stop = StopSignal()
     watcher: Any = _Silent()
     if run.writes:
+        software.record(run, progress.step)
         event_files.drop_after(run.path("logs"), progress.step)
         watcher = Watcher(run, manifest, per_epoch, total, progress.step)
 

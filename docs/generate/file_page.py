@@ -29,6 +29,7 @@ _RUN = (
     ("checkpoints/", "the newest states, from which a run goes on"),
     ("best/", "the weights of the best epoch"),
     ("history.json", "every figure of every epoch"),
+    ("software.json", "versions and device that trained it, from which step on"),
     (
         "eval/",
         "losses, metrics and Dice by class as CSV, their curves, confusion.png",

@@ -28,6 +28,7 @@ def sections(card: dict[str, Any]) -> dict[str, list[str]]:
         "Post-processing": _postprocessing_lines(card.get("postprocessing")),
         "Other formats": [format_line(k, v) for k, v in card.get("formats", {}).items()],
         "Limits": card.get("limits", []),
+        "Trained with": card.get("trained_with", []),
         "Made with": [f"{name} {version}" for name, version in card["versions"].items()],
     }
     experiment = card.get("experiment", {})

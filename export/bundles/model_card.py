@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipelines import folds, storage
 from pipelines import manifest as manifests
 from pipelines.preparation import Preparation
 from train import experiment as experiments
-from train import postprocessing
+from train import postprocessing, software
 from train.runs import Run
 
 _OF_AN_EVALUATION = (
@@ -48,8 +47,9 @@ def of_run(trained: Run, signatures: dict[str, Any]) -> dict[str, Any]:
         "experiment": experiments.to_dict(trained.experiment),
         "metrics": _metrics(trained),
         "postprocessing": _postprocessing(trained),
+        "trained_with": [str(used.software) for used in software.read(trained)],
         "versions": {
-            "flexseg": _own_version(),
+            "flexseg": software.version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
@@ -173,10 +173,3 @@ def _postprocessing(trained: Run) -> dict[str, Any] | None:
     """The chosen post-processing, as plain data; None where it does nothing."""
     chosen = postprocessing.of_run(trained)
     return None if chosen.is_identity else chosen.to_dict()
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("flexseg")
-    except importlib.metadata.PackageNotFoundError:  # run from a copy of the source
-        return "not installed"

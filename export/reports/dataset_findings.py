@@ -29,6 +29,7 @@ class Noticed:
       title: what it is, in a few words.
       text: what it means, and what to do.
       names: the sources concerned, or some of them; of equal images, those that are equal.
+      sources: the same, one by one.
       more: how many others there are.
       colors: (RGB, what it is) of colours concerned.
     """
@@ -37,6 +38,7 @@ class Noticed:
     title: str
     text: str
     names: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     more: int = 0
     colors: tuple[tuple[Color, str], ...] = ()
 
@@ -120,6 +122,7 @@ def _of_images(audit: Audit) -> Iterator[Noticed]:
             f"{_count(same.contents, 'image')} came as {same.sources} sources."
             f"{relabeled} No image is in two splits.",
             names=tuple(" = ".join(names) for names in same.examples),
+            sources=tuple(name for names in same.examples for name in names),
             more=same.contents - len(same.examples),
         )
     if audit.constant_images.count:
@@ -191,6 +194,7 @@ def _about(level: str, title: str, text: str, finding: Finding) -> Noticed:
         f"{title}: {number(finding.count)}",
         text,
         names=finding.examples,
+        sources=finding.examples,
         more=finding.count - len(finding.examples),
     )
 

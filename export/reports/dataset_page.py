@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from export.reports import (
+    dataset_cards,
     dataset_commands,
     dataset_figures,
     dataset_findings,
@@ -21,7 +21,6 @@ from export.reports import (
 from export.reports import page as pages
 from export.reports.dataset_sample import Found
 from export.reports.options import Options
-from export.reports.pictures import Picture
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from pipelines import records, splits, storage
@@ -35,16 +34,6 @@ _SIZES = 8  # sizes that are listed
 _NAMES = 300  # groups of a split, and rejected sources, that are listed
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """A picture of the contact sheet: a record, its image, and its mask to be laid over it."""
-
-    found: Found
-    image: Picture
-    mask: Picture
-    shares: tuple[tuple[int, str], ...]  # foreground class, its share of the labelled pixels
-
-
 def page(path: str, options: Options) -> str:
     """The page of a dataset.
 
@@ -56,7 +45,10 @@ def page(path: str, options: Options) -> str:
     manifest = manifests.load(path)
     wanted = PICTURES if options.pictures is None else options.pictures
     found = {name: dataset_sample.find(manifest, name) for name in manifest.splits}
-    cards = _cards(manifest, found, wanted)
+    findings = dataset_findings.noticed(manifest)
+    seen = dataset_cards.of_findings(manifest, found, findings if wanted else ())
+    room = pictures.MOST_BYTES - sum(card.bytes for some in seen for card in some)
+    cards = dataset_cards.sheet(manifest, found, wanted, room)
     label_map = manifest.label_map
     groups = splits.read_split_of(manifest.folder) if _has_groups(manifest) else {}
     rejected, unlisted = _rejected(manifest)
@@ -71,7 +63,8 @@ def page(path: str, options: Options) -> str:
         alike=_alike(manifest),
         total=_totals(manifest, groups),
         preparation=_preparation(manifest),
-        findings=dataset_findings.noticed(manifest),
+        findings=findings,
+        seen=seen,
         levels=dataset_findings.LEVELS,
         counts=dataset_figures.counts(manifest),
         forms=[name for name in manifest.splits if name.endswith(TRAINING_FORM)],
@@ -95,32 +88,6 @@ def page(path: str, options: Options) -> str:
         rejected=rejected,
         unlisted=unlisted,
     )
-
-
-def _cards(manifest: Manifest, found: Mapping[str, Sequence[Found]], wanted: int) -> list[Card]:
-    """The contact sheet: as many pictures as wanted, fewer where they would make the page large."""
-    shares = dataset_sample.shares({name: len(some) for name, some in found.items()}, wanted)
-    chosen = [
-        one for name, some in found.items() for one in dataset_sample.choose(some, shares[name])
-    ]
-    cards: list[Card] = []
-    room = pictures.MOST_BYTES
-    vivid = pictures.vivid(manifest.label_map)
-    for one in dataset_sample.shuffled(chosen):  # what has no room is missing from no split alone
-        image, ids = dataset_sample.pixels(one)
-        labelled = sum(one.class_pixels)
-        card = Card(
-            one,
-            pictures.photo(image),
-            pictures.layer(ids, vivid),
-            tuple((k, pages.percent(one.class_pixels[k] / labelled)) for k in one.classes if k),
-        )
-        room -= card.image.bytes + card.mask.bytes
-        if room < 0:
-            break
-        cards.append(card)
-    order = {one: index for index, one in enumerate(chosen)}
-    return sorted(cards, key=lambda card: order[card.found])
 
 
 def _histograms(found: Mapping[str, Sequence[Found]]) -> dict[str, np.ndarray]:

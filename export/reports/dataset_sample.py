@@ -27,6 +27,8 @@ class Found:
       offset: of its first byte there.
       name: what a person would call it.
       source: its source's id.
+      file: its image, a path below the folder of images.
+      augmented: whether augmentation changed it.
       size: (height, width).
       class_pixels: pixels of each class, [K].
     """
@@ -36,6 +38,8 @@ class Found:
     offset: int
     name: str
     source: str
+    file: str
+    augmented: bool
     size: tuple[int, int]
     class_pixels: tuple[int, ...]
 
@@ -138,6 +142,8 @@ def _found(split: str, path: str, offset: int, features: dict) -> Found:
         offset=offset,
         name=records.name_of({**features, **short}),
         source=features[records.SOURCE_ID][0].decode(),
+        file=features[records.FILENAME][0].decode(),
+        augmented=bool(features[records.AUGMENTATION][0]),
         size=(features[records.HEIGHT][0], features[records.WIDTH][0]),
         class_pixels=tuple(features[records.MASK_PIXELS]),
     )

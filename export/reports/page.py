@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib.metadata
 import os
 import re
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+
+from train import software
 
 GENERATOR = "flexseg report"  # what a page says of who made it
 
@@ -51,7 +52,7 @@ def render(template: str, **context: Any) -> str:
             page_script=Markup(script),
             page_policy=policy,
             page_generator=GENERATOR,
-            page_version=version(),
+            page_version=software.version(),
             **context,
         )
     )
@@ -65,14 +66,6 @@ def is_report(head: bytes) -> bool:
 def visible(text: str) -> str:
     r"""A name for one line: what has no shape of its own becomes its code, such as \u202e."""
     return _UNSEEN.sub(lambda found: _code(found[0]), text)
-
-
-def version() -> str:
-    """Of flexseg, as it is installed; "unknown" where it runs from a copy of the source."""
-    try:
-        return importlib.metadata.version("flexseg")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def number(value: float) -> str:

@@ -17,8 +17,9 @@ from export.reports.evaluation_facts import Evaluation
 from export.reports.run_settings import Setting
 from flexseg_errors import FlexsegError
 from pipelines import storage
-from train import film, postprocessing, runs
+from train import film, postprocessing, runs, software
 from train.runs import Run
+from train.software import Used
 
 History = Mapping[str, tuple[float | None, ...]]
 
@@ -63,6 +64,7 @@ class RunFacts:
       evaluations: the splits that it was scored on, test first, then valid.
       strips: paths of its film strips.
       cleaning: what is done to class ids, in the words of its file; None for nothing.
+      software: what it was trained with, in the order of its steps.
       notes: what could not be read, in sentences.
     """
 
@@ -74,6 +76,7 @@ class RunFacts:
     evaluations: tuple[Evaluation, ...]
     strips: tuple[str, ...]
     cleaning: tuple[str, ...] | None
+    software: tuple[Used, ...]
     notes: tuple[str, ...]
 
     @property
@@ -109,6 +112,7 @@ def read(folder: str) -> RunFacts:
         evaluations=_evaluations(run, notes),
         strips=_strips(run),
         cleaning=_cleaning(run, notes),
+        software=_software(run, notes),
         notes=tuple(notes),
     )
 
@@ -222,3 +226,11 @@ def _cleaning(run: Run, notes: list[str]) -> tuple[str, ...] | None:
     return (
         None if chosen.is_identity else evaluation_facts.rules_in_words(chosen, run.label_map.names)
     )
+
+
+def _software(run: Run, notes: list[str]) -> tuple[Used, ...]:
+    try:
+        return software.read(run)
+    except FlexsegError as error:
+        notes.append(str(error))
+        return ()

@@ -125,6 +125,7 @@ def provenance(facts: RunFacts) -> list[tuple[str, str]]:
         ("Examples", f"{height} x {width} pixels, {kind}"),
         ("Preparation", run_settings.preparation(run)),
         ("Weights began as", _origin(facts)),
+        *_software(facts),
         ("Masks are cleaned", "; ".join(facts.cleaning) if facts.cleaning else "no"),
     ]
 
@@ -161,3 +162,12 @@ def _origin(facts: RunFacts) -> str:
     network = facts.run.experiment.model.network
     weights = str(getattr(network, "weights", "none"))
     return "drawn by the seed" if weights in ("none", "None", "") else f"the backbone of {weights}"
+
+
+def _software(facts: RunFacts) -> list[tuple[str, str]]:
+    """What the run was trained with, a pair for each change."""
+    pairs = []
+    for used in facts.software:
+        since = f", from step {used.from_step:,} on" if used.from_step else ""
+        pairs.append((f"Trained with{since}", str(used.software)))
+    return pairs

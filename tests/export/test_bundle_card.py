@@ -58,6 +58,7 @@ def test_the_card_says_what_a_stranger_needs(untrained_runs, name):
     assert experiments.from_dict(card["experiment"]) == run.experiment
     assert card["versions"]["tensorflow"] == tf.__version__
     assert card["versions"]["keras"] == keras.__version__
+    assert card["trained_with"] == []
     assert card["metrics"] == {}
     assert card["data"] is None
     assert card["postprocessing"] is None

@@ -41,6 +41,7 @@ FILES = [
     "previews/epoch_0000.png",
     "previews/epoch_0001.png",
     "previews/strip_valid.png",
+    "software.json",
 ]
 CLASS_DICES = ["dice/class_1", "dice/class_2"]
 

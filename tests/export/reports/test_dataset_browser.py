@@ -8,7 +8,7 @@ from tests.export.reports.conftest import PLAIN
 
 PAGES = ("plain", "hostile")
 WIDTHS = (400, 1400)
-SHOWN = "return [...document.querySelectorAll('.card')].filter(c => c.checkVisibility()).length"
+SHOWN = "return [...document.querySelectorAll('.sheet .card')].filter(c => c.checkVisibility()).length"
 
 
 @pytest.fixture(params=PAGES)
@@ -83,7 +83,7 @@ def test_the_slider_changes_the_masks_from_the_keyboard(browser, pages):
     from selenium.webdriver.common.keys import Keys
 
     browser.open(pages["plain"])
-    opacity = "return getComputedStyle(document.querySelector('.layer')).opacity"
+    opacity = "return getComputedStyle(document.querySelector('.sheet .layer')).opacity"
     slider = browser.find("[data-opacity]")
     assert float(browser.js(opacity)) == 0.5
     slider.send_keys(Keys.END)
@@ -100,7 +100,7 @@ def test_the_size_slider_changes_the_pictures(browser, pages):
     from selenium.webdriver.common.keys import Keys
 
     browser.open(pages["plain"])
-    width = "return document.querySelector('.card img').getBoundingClientRect().width"
+    width = "return document.querySelector('.sheet .card img').getBoundingClientRect().width"
     before = browser.js(width)
     browser.find("[data-width]").send_keys(Keys.END)
     assert browser.js(width) > 1.5 * before
@@ -112,7 +112,7 @@ def test_filters_show_what_they_say_from_the_keyboard(browser, pages):
     browser.open(pages["plain"])
     cards = [
         (c.get_attribute("data-split"), c.get_attribute("data-class").split())
-        for c in browser.find_all(".card")
+        for c in browser.find_all(".sheet .card")
     ]
     status = browser.find("[role=status]")
     assert status.text == f"{len(PLAIN)} of {len(PLAIN)} pictures"
@@ -163,7 +163,7 @@ def test_without_javascript_everything_can_be_read(browser, pages):
     try:
         text = browser.find("main").text
         assert all(name in text for name in PLAIN)
-        assert len([c for c in browser.find_all(".card") if c.is_displayed()]) == len(PLAIN)
+        assert len([c for c in browser.find_all(".sheet .card") if c.is_displayed()]) == len(PLAIN)
         assert not browser.find("[data-controls]").is_displayed(), "they would do nothing"
         for details in browser.find_all("main details:not([open])"):
             details.find_element("css selector", "summary").click()

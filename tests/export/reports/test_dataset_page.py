@@ -1,5 +1,6 @@
 """The page of a dataset, as text."""
 
+import dataclasses
 import html
 import re
 from html.parser import HTMLParser
@@ -7,7 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from export.reports import dataset_figures, dataset_page, dataset_sample, page, pictures
+from export.reports import (
+    dataset_cards,
+    dataset_figures,
+    dataset_findings,
+    dataset_page,
+    dataset_sample,
+    page,
+    pictures,
+)
 from export.reports.options import Options
 from pipelines import manifest as manifests
 from pipelines.whole_images import whole_images
@@ -85,7 +94,7 @@ def test_hostile_names_are_shown_and_do_nothing(parsed):
 def test_every_split_class_and_source_is_there(parsed, dataset):
     manifest = manifests.load(str(dataset))
     elements = parsed["plain"]
-    cards = [a for a in of(elements, "li") if a.get("class") == "card"]
+    cards = [a for a in of(elements, "li") if "data-class" in a]
     assert len(cards) == 16
     shown = {split: [c for c in cards if c["data-split"] == split] for split in manifest.splits}
     for split, expected in manifest.splits.items():
@@ -122,7 +131,7 @@ def test_intensities_are_those_of_the_images(dataset):
 def test_a_page_has_as_many_pictures_as_asked_for(dataset):
     for wanted in (0, 1, 5, 99):
         text = dataset_page.page(str(dataset), Options(pictures=wanted))
-        assert text.count('class="card"') == min(wanted, 16)
+        assert text.count("data-class=") == min(wanted, 16)
 
 
 def test_pictures_have_a_limit_in_bytes(dataset, monkeypatch):
@@ -131,7 +140,7 @@ def test_pictures_have_a_limit_in_bytes(dataset, monkeypatch):
     text = dataset_page.page(str(dataset), Options())
     shown = [len(uri) for uri in re.findall(r'src="(data:[^"]+)"', text)]
     assert 0 < sum(shown) <= 12_000
-    assert text.count('class="card"') < whole.count('class="card"')
+    assert text.count("data-class=") < whole.count("data-class=")
     assert "More would make the page too large." in text
     assert "More would make the page too large." not in whole
 
@@ -145,3 +154,33 @@ def test_a_page_without_groups_and_rejected_files_is_made(dataset, tmp_path):
             (tmp_path / path.name).write_bytes(data)
     text = dataset_page.page(str(tmp_path), Options(pictures=1))
     assert "rejected.jsonl, is not there" in html.unescape(text)
+
+
+def test_findings_show_the_images_that_they_are_about(dataset):
+    text = dataset_page.page(str(dataset), Options())
+    findings = text[text.index('id="findings"') : text.index('id="splits"')]
+    empty = [f"image_{k:02}" for k in (0, 4, 8, 12)]
+    assert sorted(re.findall(r'alt="Image ([^"]+)"', findings)) == empty
+    assert "<img" not in dataset_page.page(str(dataset), Options(pictures=0))
+
+
+def test_of_a_finding_an_unchanged_image_is_shown_once_though_it_has_several_names(dataset):
+    manifest = manifests.load(str(dataset))
+    (one, other, *_) = dataset_sample.find(manifest, "train")
+    changed = dataclasses.replace(one, augmented=True, name="changed")
+    about = dataset_findings.Noticed(
+        dataset_findings.LOOK, "", "", sources=(one.source, "gone", other.file, one.file)
+    )
+    nothing = dataset_findings.Noticed(dataset_findings.LOOK, "", "")
+    shown = dataset_cards.of_findings(manifest, {"train": [changed, one, other]}, [nothing, about])
+    assert [[card.found for card in cards] for cards in shown] == [[], [one, other]]
+
+
+def test_pictures_of_findings_leave_room_for_the_contact_sheet(dataset, monkeypatch):
+    manifest = manifests.load(str(dataset))
+    found = {"train": dataset_sample.find(manifest, "train")}
+    names = tuple(one.source for one in found["train"])
+    about = [dataset_findings.Noticed(dataset_findings.LOOK, "", "", sources=names)] * 3
+    monkeypatch.setattr(pictures, "MOST_BYTES", 40_000)
+    shown = dataset_cards.of_findings(manifest, found, about)
+    assert 0 < sum(card.bytes for cards in shown for card in cards) <= 8_000

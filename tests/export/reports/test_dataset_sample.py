@@ -16,7 +16,9 @@ from pipelines.whole_images import whole_images
 
 def record(index, classes, source=None):
     pixels = tuple(int(k in classes) for k in range(4))
-    return Found("train", "shard", index, f"r{index}", source or f"s{index}", (8, 8), pixels)
+    return Found(
+        "train", "shard", index, f"r{index}", source or f"s{index}", "", False, (8, 8), pixels
+    )
 
 
 records = st.lists(st.sets(st.integers(0, 3)), max_size=40).map(

@@ -3,7 +3,9 @@
 import base64
 import dataclasses
 import io
+import json
 import os
+import pathlib
 import shutil
 
 import cv2
@@ -19,7 +21,7 @@ from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
 from pipelines import whole_images
 from tests.export.reports.drawn_runs import Seen
-from train import evaluate, film, postprocessing, previews, runs, test_time
+from train import evaluate, film, postprocessing, previews, runs, software, test_time
 from train.postprocessing import ClassRule, Postprocessing
 
 COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
@@ -282,6 +284,24 @@ def test_the_strip_is_the_one_that_training_drew(place):
     with Image.open(io.BytesIO(data)) as picture:
         assert abs(np.asarray(picture.convert("RGB")).astype(int) - wanted).mean() < 8
     assert page.text("provenance").count("train") >= 1
+    assert f"TensorFlow {tf.__version__}" in page.text("provenance")
     splits = manifests.load(str(place / "records")).splits
     rows = page.tables["What the dataset holds"][1:]
     assert {row[0]: int(row[1]) for row in rows} == {n: s.sources for n, s in splits.items()}
+
+
+def test_each_change_of_software_is_shown_with_its_step(place, copied):
+    path = runs.load(copied).path(software.FILE)
+    (first,) = json.loads(pathlib.Path(path).read_text())
+    later = {**first, "from_step": 1234, "tensorflow": "9.9.9"}
+    pathlib.Path(path).write_text(json.dumps([first, later]))
+    text = run_page.provenance(run_facts.read(copied))
+    assert [name for name, _ in text if "Trained" in name] == [
+        "Trained with",
+        "Trained with, from step 1,234 on",
+    ]
+    assert "TensorFlow 9.9.9" in dict(text)["Trained with, from step 1,234 on"]
+    pathlib.Path(path).write_text("{")
+    facts = run_facts.read(copied)
+    assert facts.software == ()
+    assert any("software.json" in note for note in facts.notes)
