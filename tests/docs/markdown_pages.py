@@ -1,9 +1,10 @@
 """README.md and the pages in docs/ in parts: blocks of code with their markers, links, inline code.
 
 A block of shell or Python is run by the tests, unless the line before it is one of
-  <!-- not run: WHY -->
+  <!-- run by the long tests: WHY -->
   <!-- flags checked only: WHY -->
-Of the latter, and of all others, the commands and their flags must be known.
+  <!-- not run: WHY -->
+Of all of them but the last the commands and their flags must be known.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARKERS = ("not run", "flags checked only")
+LONG = "run by the long tests"
+MARKERS = (LONG, "flags checked only", "not run")
 
 _MARKER = r"(?:^<!--(?P<marker>[^\n]*)-->\n)?"
 _BLOCK = re.compile(_MARKER + r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -32,7 +34,7 @@ class Block:
       place: page and line, for messages.
       language: as the page says it; "" where it does not.
       text: the lines.
-      marker: what is said of running it, a key of MARKERS; "" where it is run.
+      marker: what is said of running it, one of MARKERS; "" where it is always run.
       reason: why not.
     """
 
@@ -42,9 +44,9 @@ class Block:
     marker: str
     reason: str
 
-    @property
-    def is_run(self) -> bool:
-        return not self.marker
+    def is_run(self, long: bool = False) -> bool:
+        """Whether tests run it; `long`: the long ones, too."""
+        return not self.marker or (long and self.marker == LONG)
 
 
 def name_of(page: Path) -> str:

@@ -26,6 +26,7 @@ import flexseg_flags
 from pipelines import augment, beam_job
 from pipelines import label_map as label_maps
 from tests.docs.markdown_pages import (
+    LONG,
     MARKERS,
     PAGES,
     ROOT,
@@ -53,7 +54,17 @@ CUTS = {
         "": "--config.model.base_filters=2 --config.model.levels=2 --config.train.previews=1 "
         "--config.optimizer.warmup_steps=0",
     },
+    "lr-find": {"": "--steps=20"},
     "report": {"": "--pictures=1"},
+}
+# What other pages have made when these are read.
+EARLIER = {
+    "docs/how-to/training.md": [
+        "prepare --dataset=mbh --output=records/mbh --label_map=classes.yaml --image_size=32,32"
+    ],
+    "docs/how-to/predicting.md": [
+        f"train --data=records/lung --run=runs/fold{k} --config.train.seed={k}" for k in range(3)
+    ],
 }
 ALLOWED = {"make", "pip", "tensorboard", "python", "export", "serving/lung/serve.sh"}
 COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
@@ -136,23 +147,28 @@ def cut(words: list[str]) -> list[str]:
     return [command, *arguments, *extra]
 
 
-def run_page(page: Path, folder: Path) -> None:
-    """Runs the blocks of a page that are to be run."""
+def run_page(page: Path, folder: Path, long: bool = False) -> None:
+    """Runs the blocks of a page that are to be run; `long`: those of the long tests, too."""
     before = Path.cwd()
     os.chdir(folder)
     try:
         for block in blocks(page):
-            if block.is_run and block.language == "sh":
+            if block.is_run(long) and block.language == "sh":
                 for words in commands(block.text):
                     assert words[0] == "flexseg", f"{block.place}: {words[0]} is not run here"
-                    status = flexseg.main(cut(words[1:]))
-                    assert status == 0, f"{block.place}: {' '.join(words)} ended with {status}"
-            elif block.is_run and block.language == "python":
+                    run_command(words[1:], block.place)
+            elif block.is_run(long) and block.language == "python":
                 script = folder / "block.py"
                 script.write_text(block.text)
                 runpy.run_path(str(script))
     finally:
         os.chdir(before)
+
+
+def run_command(words: list[str], place: str) -> None:
+    """Runs a command, cut short."""
+    status = flexseg.main(cut(words))
+    assert status == 0, f"{place}: {' '.join(words)} ended with {status}"
 
 
 def test_the_steps_of_the_readme_leave_what_they_promise(base):
@@ -171,20 +187,36 @@ def test_the_steps_of_the_readme_leave_what_they_promise(base):
     assert [name for name in made if not (base / name).exists()] == []
 
 
-RUN_PAGES = [p for p in PAGES[1:] if any(b.is_run and b.language != "text" for b in blocks(p))]
+RUN_PAGES = [p for p in PAGES[1:] if any(b.is_run() and b.language != "text" for b in blocks(p))]
+LONG_PAGES = [p for p in PAGES if any(b.marker == LONG for b in blocks(p))]
 
 
 @pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
 def test_the_commands_of_a_page_work(base, page, tmp_path):
+    check_commands(page, base, tmp_path / "folder")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", LONG_PAGES, ids=name_of)
+def test_all_commands_of_a_page_work(base, page, tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     shutil.copytree(base, folder)
+    monkeypatch.chdir(folder)
+    for line in EARLIER.get(name_of(page), ()):
+        run_command(line.split(), name_of(page))
+    check_commands(page, folder, tmp_path / "again", long=True)
+
+
+def check_commands(page: Path, base: Path, folder: Path, long: bool = False) -> None:
+    """Runs a page in a copy of `base` and looks for what it says that it writes."""
+    shutil.copytree(base, folder)
     before = {path.name for path in folder.iterdir()}
-    run_page(page, folder)
+    run_page(page, folder, long)
     made = {path.name for path in folder.iterdir()} - before
     outputs = {
         word.partition("=")[2].partition("/")[0]
         for block in blocks(page)
-        if block.is_run and block.language == "sh"
+        if block.is_run(long) and block.language == "sh"
         for words in commands(block.text)
         for word in words
         if word.startswith("--output=")
@@ -204,7 +236,8 @@ def test_every_block_is_run_or_says_why_not(page):
 
 def test_most_commands_are_run():
     shell = [b for page in PAGES for b in blocks(page) if b.language == "sh"]
-    assert sum(len(commands(b.text)) for b in shell if b.is_run) >= 25
+    assert sum(len(commands(b.text)) for b in shell if b.is_run()) >= 25
+    assert sum(len(commands(b.text)) for b in shell if b.is_run(long=True)) >= 40
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

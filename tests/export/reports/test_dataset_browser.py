@@ -8,7 +8,9 @@ from tests.export.reports.conftest import PLAIN
 
 PAGES = ("plain", "hostile")
 WIDTHS = (400, 1400)
-SHOWN = "return [...document.querySelectorAll('.sheet .card')].filter(c => c.checkVisibility()).length"
+SHOWN = (
+    "return [...document.querySelectorAll('.sheet .card')].filter(c => c.checkVisibility()).length"
+)
 
 
 @pytest.fixture(params=PAGES)
