@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_told(name, str(error)), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except Exception as error:
-        if isinstance(error, BrokenPipeError):  # `flexseg inspect ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `flexseg inspect ... | head`; see `entry`
             return 1
         if debug:
             raise
@@ -170,13 +169,19 @@ def entry() -> None:
     """What the shell starts: `main`, and an end of the process that tells its status."""
     try:
         status = main()
+    except BrokenPipeError:  # `flexseg --help | head -3`
+        status = 1
     except Exception:  # of --debug
         traceback.print_exc()
         status = 1
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # nobody reads it, or there is no room to write it
+        except OSError as error:  # nobody reads it, or there is no room to write it
+            # The interpreter would try once more, and end with a message and a status of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                print(f"flexseg: its output cannot be written: {error.strerror}.", file=sys.stderr)
             status = status or 1
     if "tensorflow_io" in sys.modules:
         # Its S3 plug-in (0.37.1, the last release) aborts when the interpreter is taken down: the

@@ -312,9 +312,12 @@ def _mended(message: str, values: flags.FlagValues) -> str:
     choices = [str(c) for c in getattr(flag.parser, "enum_values", None) or () if c]
     if choices:
         return f"--{flag.name}={value}: expected {_either(choices)}.{nearest(value, choices)}"
-    if "lower than" in message or "higher than" in message or "must be" in message:
-        return message.replace("flag --", "--", 1).rstrip(".") + "."
-    return f"--{flag.name}={value}: {_WRONG.get(flag.flag_type(), 'no such value')}."
+    wrong, least = _WRONG.get(flag.flag_type(), "no such value"), _bound(flag)
+    return f"--{flag.name}={value}: {wrong}{'' if least is None else f' of at least {least}'}."
+
+
+def _bound(flag: flags.Flag) -> float | None:
+    return getattr(flag.parser, "lower_bound", None)
 
 
 def _either(choices: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -100,7 +101,7 @@ def dataset(folder: str) -> str:
         ]
         if split.unmatched_pixels:
             lines.append(f"  {split.unmatched_pixels} mask pixels matched no color")
-        total = sum(split.class_pixels)
+        total = sum(split.class_pixels) or 1  # all may be ignored
         for label, pixels, count, sources in zip(
             names, split.class_pixels, split.class_examples, split.class_sources, strict=True
         ):
@@ -127,14 +128,29 @@ def trained_run(folder: str) -> str:
         *(f"    {c}" for c in changed or ["nothing"]),
     ]
     if storage.is_file(run.path(runs.BEST)):
-        best = json.loads(storage.read_bytes(run.path(runs.BEST)))
-        figures = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if v is not None)
+        figures = _read(
+            run.path(runs.BEST),
+            lambda best: ", ".join(f"{k} {v:.4g}" for k, v in best.items() if v is not None),
+            "remove it: the weights do not need it.",
+        )
         lines += textwrap.wrap(f"  best: {figures}", 100, subsequent_indent=" " * 4)
     for name in storage.names(run.path("evaluation")):
         if name.endswith(".json"):
-            text = storage.read_bytes(run.path("evaluation", name))
-            lines += ["", evaluate.table(json.loads(text))]
+            path = run.path("evaluation", name)
+            lines += ["", _read(path, evaluate.table, "run flexseg evaluate again, or remove it.")]
     return "\n".join(lines)
+
+
+def _read(path: str, told: Callable[[Any], str], what_to_do: str) -> str:
+    """What is told of a JSON file's content.
+
+    Raises:
+      FlexsegError: where it is damaged.
+    """
+    try:
+        return told(json.loads(storage.read_bytes(path)))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise FlexsegError(f"{path} is damaged ({error!r}); {what_to_do}") from error
 
 
 def masks(folder: str) -> str:
@@ -170,6 +186,13 @@ def _options(manifest: manifests.Manifest) -> str:
 
 
 def _preparation(preparation: manifests.Preparation) -> str:
+    parts = []
     if preparation.image_size:
-        return "resized to {}x{}".format(*preparation.image_size)
-    return f"scaled by {preparation.scale:g}" if preparation.scale != 1 else "none"
+        parts.append("resized to {}x{}".format(*preparation.image_size))
+    if preparation.scale != 1:
+        parts.append(f"scaled by {preparation.scale:g}")
+    if preparation.intensity != "none":
+        parts.append(f"intensity {preparation.intensity}")
+    if preparation.preprocessing:
+        parts.append(f"preprocessing {preparation.preprocessing}")
+    return ", ".join(parts) or "none"

@@ -36,6 +36,7 @@ from export.predictions.report import Report
 from export.volumes import predict_volume
 from flexseg_console import result
 from flexseg_errors import FlexsegError, UsageError, nearest
+from flexseg_flags import stray
 from pipelines import storage
 from pipelines.label_map import LabelMap
 
@@ -154,7 +155,7 @@ def _refuse_unknown(values: flags.FlagValues, rest: Sequence[str]) -> None:
     for argument in rest if not values.runner else ():
         flag = argument.lstrip("-").partition("=")[0]
         if not argument.startswith("-"):
-            raise UsageError(f"predict takes no argument without --; got {argument}.")
+            raise UsageError(stray("predict", argument, values))
         raise UsageError(
             f'predict has no flag "--{flag}".{nearest(flag, list(values))} Options of Apache Beam '
             "are for --runner. See flexseg predict --help."

@@ -256,11 +256,6 @@ class Variant:
                 f"channel, not {list(self.fill)}."
             )
 
-    @property
-    def drawn(self) -> bool:
-        """Whether any of it is left to chance."""
-        return any(step.drawn for step in self.steps)
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,

@@ -39,19 +39,20 @@ class Damaged:
 
     Attributes:
       path: the shard.
-      offset: first byte of the record.
+      offset: first byte of the record; None where it is the shard as a whole.
       reason: what is wrong.
       lost: records that cannot be read for it, this one among them.
     """
 
     path: str
-    offset: int
+    offset: int | None
     reason: str
     lost: int = 1
 
     def __str__(self) -> str:
         more = f" ({self.lost} records lost)" if self.lost > 1 else ""
-        return f"{self.path}: the record at byte {self.offset} {self.reason}{more}"
+        what = "" if self.offset is None else f": the record at byte {self.offset}"
+        return f"{self.path}{what} {self.reason}{more}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,17 +163,17 @@ def _look(path: str, shard: Shard) -> _Look:
         with storage.open_read(path) as file:
             offset = _look_through(file, path, whole, damaged)
     except (FileNotFoundError, FlexsegError) as error:
-        return _Look((), (Damaged(path, 0, f"cannot be read: {error}", shard.examples),))
-    missing = shard.examples - len(whole) - len(damaged)
-    if missing > 0 and damaged and damaged[-1].offset == offset:
+        why = str(error).rstrip(".")
+        return _Look((), (Damaged(path, None, f"cannot be read: {why}", shard.examples),))
+    held = len(whole) + len(damaged)
+    missing = shard.examples - held
+    reason = f"holds {held} records, but the dataset's manifest says {shard.examples}"
+    if missing < 0:  # the file is not the one that was noted: none of it is to be trusted
+        return _Look((), (Damaged(path, None, reason, shard.examples),))
+    if missing and damaged and damaged[-1].offset == offset:
         damaged[-1] = dataclasses.replace(damaged[-1], lost=1 + missing)
     elif missing:
-        what = f"is {abs(missing)} records {'behind' if missing < 0 else 'short of'} what is noted"
-        reason = f"{what}, {shard.examples}"
-        if missing < 0:  # the file is not the one that was noted: none of it is to be trusted
-            whole.clear()
-            missing = shard.examples
-        damaged.append(Damaged(path, offset, reason, missing))
+        damaged.append(Damaged(path, None, reason, missing))
     return _Look(tuple(whole), tuple(damaged))
 
 

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 
 from flexseg_errors import FlexsegError
@@ -98,7 +99,11 @@ def _headers(found: Sequence[Source], options: Options) -> dict[str, readers.Hea
 
     files = list({s.image: s for s in found}.values())
     if any(storage.is_remote(s.image) for s in files):  # waits for the network
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        with (
+            warnings.catch_warnings(),
+            concurrent.futures.ThreadPoolExecutor(_READERS) as pool,
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of what is cut off
             read = list(pool.map(header, files))
     else:
         read = list(map(header, files))

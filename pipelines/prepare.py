@@ -264,7 +264,8 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
         found, unnamed = regroup(found, values.groups)
         rejected += unnamed
     if rejected:
-        say(f"{len(rejected)} sources cannot be used; going on to find what else is wrong:")
+        noun = "source" if len(rejected) == 1 else "sources"
+        say(f"{len(rejected)} {noun} cannot be used; going on to find what else is wrong:")
         say(describe(rejected))
     if found:
         found, options = divide(found, values.split_from, options)

@@ -7,7 +7,7 @@ import os
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flexseg_errors import FlexsegError
 from pipelines import arrays, formats
@@ -70,17 +70,18 @@ def read_header(path: str) -> Header:
         if len(shape) not in (2, 3):
             raise FlexsegError(f"{path} is an array of {len(shape)} axes, not an image.")
         return Header(shape[0], shape[1], 3 if shape[2:] == (3,) else 1)
-    if path.lower().endswith(formats.GZIPPED_PNM_SUFFIXES):
-        with open(path, "rb") as file:
-            found = formats.pnm_header(file.read(_HEAD_BYTES), path)
-        return Header(found.height, found.width, found.channels)
     try:
+        if path.lower().endswith(formats.GZIPPED_PNM_SUFFIXES) and os.path.getsize(path):
+            with open(path, "rb") as file:
+                found = formats.pnm_header(file.read(_HEAD_BYTES), path)
+            return Header(found.height, found.width, found.channels)
         with Image.open(path) as image:
             width, height = image.size
             channels = 1 if image.mode in _GRAY_MODES else 3
             # Not image.getexif(): of a PNG without it, that decodes the pixels to look behind them.
             exif = Image.Image.getexif(image)
-            if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # turned by a quarter
+            # Turned by a quarter; of TIFF, Pillow gives the size as displayed.
+            if image.format != "TIFF" and exif.get(_EXIF_ORIENTATION, 1) >= 5:
                 width, height = height, width
             formats.refuse_several_pages(image, path)
     except FlexsegError:
@@ -138,7 +139,8 @@ def read_mask(path: str, max_pixels: int = formats.MAX_PIXELS) -> np.ndarray:
     if pixels.dtype != np.uint8:
         if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.floor(pixels)).any():
             raise FlexsegError(
-                f"{path} holds {pixels.dtype} values beyond 0..255; a mask has 8 bits."
+                f"{path} holds {pixels.dtype} values from {pixels.min():g} to {pixels.max():g}; "
+                "expected whole numbers, 0 to 255."
             )
         pixels = pixels.astype(np.uint8)
     return pixels
@@ -159,10 +161,13 @@ def read_index(path: str, max_pixels: int = formats.MAX_PIXELS) -> np.ndarray:
         form, mode, tiles = None, "", []
     else:
         try:
-            with Image.open(path) as picture:
+            # Of a path, Pillow 12 maps the pixels of a turned TIFF as if it were not turned.
+            with open(path, "rb") as file, Image.open(file) as picture:
                 form, mode = picture.format, picture.mode
                 formats.check_pixels(picture.height, picture.width, max_pixels, path)
+                formats.refuse_several_pages(picture, path)
                 tiles = list(picture.tile)  # gone once the pixels are decoded
+                ImageOps.exif_transpose(picture, in_place=True)  # as `read_image` gives its image
                 pixels = np.asarray(picture)
         except FlexsegError:
             raise
@@ -205,7 +210,9 @@ def _decode(path: str, max_pixels: int) -> np.ndarray:
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
-        raise FlexsegError(f"{path} cannot be decoded: {error.err}.") from error
+        more = " Set OPENCV_IO_MAX_IMAGE_PIXELS in the environment to a larger number."
+        more = more if "MAX_IMAGE_PIXELS" in error.err else ""
+        raise FlexsegError(f"{path} cannot be decoded: {error.err}.{more}") from error
     if pixels is None:
         raise FlexsegError(f"{path} is not a readable image.")
     if pixels.ndim == 3:  # to RGB, in place: a large image is not held twice

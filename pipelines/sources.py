@@ -154,7 +154,10 @@ def pair(layout: Layout, group_regex: str | None, mask_suffix: str = "") -> Pair
     for stem in sorted(images.keys() | masks.keys()):
         found = images.get(stem, []) + masks.get(stem, [])
         path = found[0].path
-        if len(images.get(stem, [])) > 1 or len(masks.get(stem, [])) > 1:
+        if not _is_text(prefix + stem):
+            shown = path.encode(errors="backslashreplace").decode()
+            rejected.append(Rejected(shown, "pair", "its name is not UTF-8; rename the file"))
+        elif len(images.get(stem, [])) > 1 or len(masks.get(stem, [])) > 1:
             named = ", ".join(os.path.basename(f.path) for f in found)
             rejected.append(
                 Rejected(path, "pair", f'several files share the stem "{stem}": {named}')
@@ -195,6 +198,15 @@ def pair(layout: Layout, group_regex: str | None, mask_suffix: str = "") -> Pair
         if not file.volume
     }
     return Paired(sources, rejected, len(all_masks) - len(masks), states)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: that of a file may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_slices(

@@ -19,6 +19,7 @@ import flexseg
 import flexseg_calls
 from flexseg_errors import FlexsegError, UsageError
 from pipelines import convert_masks, prepare
+from tests.train import old_config_texts
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = flexseg_calls.names(list(flexseg.COMMANDS))
@@ -231,6 +232,47 @@ def test_errors_are_those_of_the_command_line(
     assert outcome.status == (2 if isinstance(caught.value, UsageError) else 1)
     assert outcome.err.rstrip("\n").endswith(str(caught.value))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "expected"),
+    [
+        ("tune_postprocessing", {"run": "lung"}, "lung/postprocessing.yaml"),
+        ("tune_postprocessing", {"run": "lung", "dry_run": True}, None),
+        ("train", {"run": "lung"}, "the run lung"),
+        ("train", {"run": "lung", "dry_run": True}, None),
+        ("evaluate", {"run": "lung", "split": "valid"}, {"split": "valid"}),
+        ("export", {"run": "lung", "output": "bundle"}, "bundle"),
+    ],
+)
+def test_what_a_command_leaves_comes_back(monkeypatch, tmp_path, name, keywords, expected):
+    from train import runs
+
+    class Run(str):
+        def path(self, *parts):
+            return "/".join((self.removeprefix("the run "), *parts))
+
+    (tmp_path / "lung" / "evaluation").mkdir(parents=True)
+    (tmp_path / "lung" / "evaluation" / "valid.json").write_text('{"split": "valid"}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "load", lambda folder: Run(f"the run {folder}"))
+    call = flexseg_calls.function(name, NAMES[name])
+    seen = []
+    program = sys.modules[flexseg.COMMANDS[NAMES[name]].module]
+    monkeypatch.setattr(program, "run", lambda values, rest: seen.append(values))
+    assert call(**keywords) == expected
+    assert seen[0].flag_values_dict().items() >= keywords.items()
+
+
+def test_a_converted_config_comes_back_as_the_folder_of_its_files(tmp_path):
+    config = tmp_path / "project.config"
+    config.write_text(old_config_texts.ini(old_config_texts.FLEX))
+    folder = flexseg.convert_config(str(config), quiet=True)
+    assert folder == str(tmp_path / "project")
+    assert (pathlib.Path(folder) / "experiment.yaml").is_file()
+    assert flexseg.convert_config(str(config), output=tmp_path / "own") == f"{tmp_path}/own"
+    for file in pathlib.Path(folder).iterdir():
+        assert (tmp_path / "own" / file.name).is_file()
 
 
 def test_a_text_that_was_asked_for_is_returned_and_not_printed(capfd):

@@ -5,6 +5,7 @@ Cheap to ask: `flexseg --help` imports neither TensorFlow nor Beam.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,9 @@ def test_an_unknown_flag_of_prepare_gets_the_nearest_of_its_own_and_beams(comman
         (["verify", "a", "b"], "verify takes DATASET; got a b."),
         (["train"], "train needs --"),
         (["evaluate"], "evaluate needs --run."),
+        (["evaluate", "split=test"], 'got split=test. Did you mean "--split=test"?'),
         (["evaluate", "x"], 'takes no argument without --; got x. Did you mean "--run=x"?'),
+        (["predict", "x"], 'takes no argument without --; got x. Did you mean "--model=x"?'),
         (["verify", "--data=x"], "DATASET stands by itself: flexseg verify DATASET."),
         (["train", "--run"], "Missing value for --run."),
         (["prepare", "--folds=3.5"], "--folds=3.5: expected a whole number."),
@@ -189,6 +192,45 @@ def test_every_error_has_its_status_and_no_traceback(command, monkeypatch, error
     assert result.status == status
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+def test_debug_shows_where_what_nobody_foresaw_came_from(monkeypatch, capsys):
+    monkeypatch.setattr(flexseg.importlib, "import_module", lambda name: Fault(KeyError("k")))
+    monkeypatch.setitem(flexseg.COMMANDS, "verify", flexseg.Command("fault", ""))
+    monkeypatch.setattr(Fault, "POSITIONAL", ("DATASET",), raising=False)
+    monkeypatch.setattr(sys, "argv", ["flexseg", "verify", "x", "--debug"])
+    monkeypatch.delitem(sys.modules, "tensorflow_io", raising=False)
+    with pytest.raises(SystemExit) as end:
+        flexseg.entry()
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert told.endswith("KeyError: 'k'\n")
+    assert "raise self._error" in told
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"]])
+def test_whoever_stops_reading_gets_no_complaint(arguments, unbuffered):
+    """`flexseg --help | head -3`."""
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "flexseg.py", *arguments], cwd=ROOT, stdout=write, text=True,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_an_output_that_cannot_be_written_is_told():
+    with open("/dev/full", "w") as full:  # a device that is always full, as the kernel has it
+        result = subprocess.run(
+            [sys.executable, "flexseg.py", "--help"], cwd=ROOT, stdout=full, text=True,
+            stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": ""}, check=False,
+        )  # fmt: skip
+    expected = "flexseg: its output cannot be written: No space left on device.\n"
+    assert (result.returncode, result.stderr) == (1, expected)
 
 
 def test_the_nearest_name_is_close_or_none():

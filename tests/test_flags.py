@@ -210,6 +210,19 @@ def test_help_is_as_narrow_as_the_terminal(command, monkeypatch, columns):
     assert all(len(line) <= 100 for line in command("evaluate", "--help").out.splitlines())
 
 
+def test_help_on_a_wide_terminal_is_as_it_was_written(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("evaluate", "verify", "lr-find"):
+        assert program_of(name)[0].__doc__.strip() in command(name, "--help").out
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "1.5"])
+def test_a_number_below_its_bound_is_told_with_the_bound(command, value):
+    done = command("report", f"--pictures={value}", "records")
+    assert done.status == 2
+    assert f"--pictures={value}: expected a whole number of at least 0. See" in done.err
+
+
 def test_switches_of_every_command_stand_anywhere_before_two_dashes():
     split = flexseg_flags.split_general
     assert split(["-q", "verify", "x"]) == ({"quiet"}, ["verify", "x"])

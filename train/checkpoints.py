@@ -79,6 +79,16 @@ def latest(folder: str, say: Callable[[str], None] = lambda _: None) -> str | No
     return None
 
 
+def begun(folder: str) -> bool:
+    """Whether there is a checkpoint, whole or damaged; one without its state was never finished.
+
+    Args:
+      folder: of the checkpoints, a path or a URL.
+    """
+    names = filter(_NAME.fullmatch, storage.names(folder))
+    return any(storage.is_file(storage.join(folder, name, STATE)) for name in names)
+
+
 def step_of(checkpoint: str) -> int:
     """The steps that were done when it was written."""
     found = _NAME.fullmatch(os.path.basename(checkpoint))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flexseg_errors import FlexsegError
+
 KINDS = ("none", "inverse", "median", "effective")
 
 
@@ -36,14 +38,18 @@ def class_weights(
       [K] weights. A class that does not occur has 1, which training never sees. () for none.
 
     Raises:
-      ValueError: an unknown kind, or nothing that occurs.
+      FlexsegError: nothing occurs.
+      ValueError: an unknown kind.
     """
     if kind == "none":
         return ()
     pixels, examples = np.asarray(class_pixels, np.float64), np.asarray(class_examples, np.float64)
     occurs = pixels > 0
     if not occurs.any():
-        raise ValueError("No class occurs in the training examples.")
+        raise FlexsegError(
+            f"train.class_weights={kind}: no pixel of the training examples has a class, all are "
+            "ignored. Prepare the dataset with the --mask_kind and --label_map of its masks."
+        )
     n = pixels[occurs]
     if kind == "inverse":
         weights = 1.0 / n

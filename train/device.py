@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 _RAM_SHARE = 0.5  # the rest is for the input, the page cache and whoever else works here
 _GPU_SHARE = 0.9  # of one GPU; CUDA's own libraries want some
@@ -77,20 +78,45 @@ def _gpu() -> Device | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1") or not shutil.which("nvidia-smi"):
         return None
-    query = "--query-gpu=name,memory.total,compute_cap"
+    query = "--query-gpu=uuid,name,memory.total,compute_cap"
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = told.stdout.splitlines()
-    gpus = [gpu for gpu in map(of_gpu, lines) if gpu]
+    lines = [line.partition(",") for line in told.stdout.splitlines()]
+    found = [(uuid, of_gpu(rest)) for uuid, _, rest in lines]
+    gpus = [gpu for _, gpu in found if gpu]
     if visible is not None:
-        gpus = gpus[: len(visible.split(","))]  # which ones matters little: they tend to be alike
-    if not gpus:
-        return None
-    smallest = min(gpus, key=lambda gpu: gpu.memory)
-    return dataclasses.replace(smallest, count=len(gpus))
+        gpus = _visible(found, visible.split(","))
+    least = _least(gpus)
+    return dataclasses.replace(least, count=len(gpus)) if least else None
+
+
+def _visible(found: Sequence[tuple[str, Device | None]], names: Sequence[str]) -> list[Device]:
+    """The GPUs of CUDA_VISIBLE_DEVICES, which ends at the first name of none.
+
+    CUDA numbers GPUs by their speed, nvidia-smi by their place. So unless CUDA goes by the place
+    too, a number stands for the GPU of the least memory; a part of one (MIG) always does.
+    """
+    least = _least([gpu for _, gpu in found if gpu])
+    by_place = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    gpus: list[Device] = []
+    for name in map(str.strip, names):
+        if name.isdecimal() and int(name) < len(found):
+            gpu = found[int(name)][1] if by_place else least
+        elif name.startswith("GPU-"):  # as much of the UUID as tells it from the others
+            gpu = next((gpu for uuid, gpu in found if uuid.startswith(name)), None)
+        else:
+            gpu = least if name.startswith("MIG-") else None
+        if gpu is None:
+            break
+        gpus.append(gpu)
+    return gpus
+
+
+def _least(gpus: Sequence[Device]) -> Device | None:
+    return min(gpus, key=lambda gpu: gpu.memory, default=None)
 
 
 def _cpu() -> Device:

@@ -181,10 +181,11 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
         with _ended_by_ctrl_c():
             return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise FlexsegError(
-            f"The workers {', '.join(cluster.addresses)} did not come together: "
-            f"{str(error).splitlines()[0]} See to it that each is started once, with the same "
-            f"cluster in {TF_CONFIG}, and can reach the others."
+            f"The workers {', '.join(cluster.addresses)} did not come together: {reason}. See to "
+            f"it that each is started once, with the same cluster in {TF_CONFIG}, and can reach "
+            "the others."
         ) from error
 
 

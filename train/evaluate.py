@@ -106,9 +106,16 @@ def run(values: flags.FlagValues, rest: Sequence[str]) -> None:
 def dataset_of(run: Run, data: str | None) -> manifests.Manifest:
     """The dataset in a folder, or the one that a run was trained on, in the run's fold."""
     manifest = manifests.load(data or run.data)
-    if run.experiment.data.fold is not None and folds.count(manifest):
-        manifest = folds.view(manifest, run.experiment.data.fold)
-    return manifest
+    fold, number = run.experiment.data.fold, folds.count(manifest)
+    if fold is None or not number:
+        return manifest
+    if fold >= number:
+        raise FlexsegError(
+            f"The run {run.folder} has fold {fold} for its valid split, but {manifest.folder} has "
+            f"the folds 0 to {number - 1}. Give the dataset that it was trained on ({run.data}), "
+            "or one without folds."
+        )
+    return folds.view(manifest, fold)
 
 
 def evaluate(

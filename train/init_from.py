@@ -103,7 +103,8 @@ def keep(run: Run, steps: Steps, send: Callable[[], None]) -> None:
     folder = run.path(runs.CHECKPOINTS)
     if checkpoints.latest(folder):
         return
-    if storage.names(folder):
+    if checkpoints.begun(folder):
+        checkpoints.latest(folder, say)
         raise FlexsegError(
             f"No checkpoint in {storage.join(run.folder, runs.CHECKPOINTS)} is whole. Give a new "
             "--run to begin again."

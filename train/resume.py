@@ -86,8 +86,8 @@ def kept(run: Run) -> str:
             for name in storage.names(folder)
             if name.removeprefix("step-").isdecimal()
         ]
-    except FlexsegError:
-        steps = []
+    except FlexsegError as error:
+        return f"Which checkpoint is the last cannot be seen: {error}"
     if not steps:
         return "There is no checkpoint yet."
     return f"The last checkpoint is that of step {max(steps)}."

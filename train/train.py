@@ -54,10 +54,7 @@ if TYPE_CHECKING:
     from train.loop import Steps
     from train.workers import Workers
 
-_SKIPPED = (
-    "{} of the steps {} to {} made no update: float16 could not hold their gradients, and the "
-    "loss scale was halved."
-)
+_SKIPPED = "{} made no update: float16 could not hold the gradients, and the loss scale was halved."
 _DIVIDED = {
     "file": "Each worker reads its own shards of the train split.",
     "data": "Each worker reads all shards of the train split and takes its part of every batch: "
@@ -179,7 +176,9 @@ def train(run: Run) -> Progress:
 
 def _begin(run: Run, model: keras.Model) -> None:
     """Makes the run's folder; before that, as a refusal must leave none, the first weights."""
-    if run.init_from and not storage.names(storage.join(run.folder, runs.CHECKPOINTS)):
+    from train import checkpoints
+
+    if not checkpoints.begun(storage.join(run.folder, runs.CHECKPOINTS)):
         init_from.apply(run, model)
     runs.claim(run)
 
@@ -299,7 +298,9 @@ def _train_epoch(
             result = steps.train(iterator, progress.step, count)
         guard.losses(progress, result)
         if result.skipped:
-            say(_SKIPPED.format(result.skipped, progress.step, progress.step + count - 1))
+            last = progress.step + count - 1
+            several = f"{result.skipped} of the steps {progress.step} to {last}"
+            say(_SKIPPED.format(several if count > 1 else f"Step {last}"))
         progress.step += count
         progress.epoch_losses += [float(v) for v in result.losses]
         so_far = np.array(progress.epoch_confusion or np.zeros_like(result.confusion))

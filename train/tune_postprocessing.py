@@ -209,8 +209,6 @@ def tune(images: Sequence[PackedImage], num_classes: int, sizes: Sequence[int] =
                 with_it[concerned] = own
                 figures = Figures.of(with_it)
                 tried.append((Step(rule, what, figures, _refusal(k, now, figures)), with_it))
-            if not tried:
-                continue
             best, its_counts = max(tried, key=lambda pair: _merit(pair[0], k))
             steps.append(best)
             if not best.refused:

@@ -141,10 +141,6 @@ class Watcher:
         star = " (best so far)" if progress.best_epoch == epoch else ""
         say(f"Epoch {epoch}: {self._told(values)}{star}")
 
-    def flush(self) -> None:
-        """Writes what the log holds back."""
-        self._try("TensorBoard log", self._log.flush)
-
     def close(self) -> None:
         """Closes bar and log."""
         self._try("progress bar", self._bar.close)

@@ -70,8 +70,8 @@ def refuse_whole(path: str, wanted: Sequence[str]) -> None:
         raise FlexsegError(
             f"{path} has {height}x{width} pixels and is segmented row by row; {', '.join(wanted)} "
             f"would need all of it in memory (about {height * width * 40 / 2**30:.1f} GiB with "
-            "three classes). Leave that out, give the image in parts, or raise the limit from "
-            "which images count as huge."
+            "three classes). Leave that out, give the image in parts, or, where there is so much "
+            "memory, raise --whole_pixels."
         )
 
 

@@ -144,7 +144,9 @@ def rescored(report: Report, item: Item, label_map: LabelMap, outputs: Outputs) 
         return None
     if not item.truth:
         row = dataclasses.replace(report.row, confusion=())
-        return dataclasses.replace(report, row=row, truth="", truth_state=(-1, -1), truth_kind="")
+        return dataclasses.replace(
+            report, row=row, truth="", truth_state=(-1, -1), truth_kind="", error=""
+        )
     known = report.truth, report.truth_state, report.truth_kind
     if known == (item.truth, state(item), outputs.truth_kind):
         return report

@@ -46,7 +46,7 @@ def segment_file(
 
             done = predict_volume.segment_volume(item, predictor, outputs)
             done = dataclasses.replace(
-                done,
+                done,  # also where the truth could not be used
                 truth=item.truth,
                 truth_state=predict_truth.state(item),
                 truth_kind=outputs.truth_kind if item.truth else "",
@@ -56,7 +56,8 @@ def segment_file(
     except FlexsegError as error:
         return Report(item.stem, item.path, item.state, error=str(error))
     done = dataclasses.replace(done, state=item.state, made=outputs.kinds(item.kind))
-    finished.keep(dataclasses.replace(done, error=""), outputs)  # it is segmented, if not scored
+    # It is segmented, if not scored. A volume's truth is not read again while it stays as it is.
+    finished.keep(done if item.kind == VOLUME else dataclasses.replace(done, error=""), outputs)
     return done
 
 
@@ -90,7 +91,10 @@ def _segment_by_rows(item: Item, local: str, predictor: Predictor, outputs: Outp
     done = by_rows.segment(item, local, predictor, outputs)
     if not item.truth:
         return done
-    ids = predict_truth.read_back(done, predictor.label_map, outputs)
+    try:
+        ids = predict_truth.read_back(done, predictor.label_map, outputs)
+    except FlexsegError as error:  # the mask is there, but larger than what is read as a whole
+        return dataclasses.replace(done, error=f"{item.path} is not scored: {error}")
     return predict_truth.score(done, item, ids, predictor.label_map, outputs.truth_kind)
 
 

@@ -165,7 +165,8 @@ def _of_numbers(manifest: Manifest) -> Iterator[Noticed]:
         yield Noticed(
             LOOK,
             "Sources that could not be used",
-            f"{_count(manifest.rejected, 'source')} are not in the dataset; see the list below.",
+            f"{_count(manifest.rejected, 'source')} {'is' if manifest.rejected == 1 else 'are'} "
+            "not in the dataset; see the list below.",
         )
     for name in _HELD_OUT:
         groups = manifest.splits[name].groups if name in manifest.splits else _FEW_GROUPS

@@ -141,14 +141,23 @@ def _preparation(manifest: Manifest) -> list[str]:
         done.append("resized to {} × {} pixels".format(*preparation.image_size))
     if preparation.scale != 1:
         done.append(f"scaled by {preparation.scale:g}")
+    if preparation.volume_rotation:
+        done.append(f"slices of volumes turned by {preparation.volume_rotation} degrees")
     if tile := options.get("tile_size"):
         overlap = options.get("tile_overlap")
         done.append(
             f"cut into tiles of {tile} pixels" + (f" with an overlap of {overlap}" * bool(overlap))
         )
+    if options.get("add_reduced"):
+        done.append("each training source also as a whole, reduced to a tile")
     if plan := options.get("augment"):
         copies = len(plan["variants"])
-        done.append(f"{copies} changed copies of each training source")
+        done.append(
+            f"{copies} changed {'copy' if copies == 1 else 'copies'} of each training source"
+            + ("" if plan["keep_source"] else " in its place")
+        )
+    if options.get("image_encoding", "").startswith("jpeg"):
+        done.append("stored as JPEG")
     return done
 
 
@@ -179,7 +188,8 @@ def _rejected(manifest: Manifest) -> tuple[list[tuple[str, str, str]], int]:
     if not manifest.rejected or not storage.is_file(path):
         return [], manifest.rejected
     try:
-        lines = storage.read_bytes(path).decode("utf-8", "replace").splitlines()
+        # Names may hold what else ends a line of text, such as U+2028.
+        lines = storage.read_bytes(path).decode("utf-8", "replace").removesuffix("\n").split("\n")
         told = [json.loads(line) for line in lines[:_NAMES]]
         return [(t["path"], t["stage"], t["reason"]) for t in told], len(lines) - len(told)
     except (ValueError, KeyError, TypeError) as error:

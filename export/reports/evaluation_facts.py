@@ -112,11 +112,6 @@ class Evaluation:
     per_image: tuple[ImageDice, ...]
     boundary: Boundary | None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether images were segmented once each, and class ids left as they came."""
-        return self.tta == "none" and self.scales == (1.0,) and self.postprocessing.is_identity
-
 
 def read(data: bytes, table: bytes | None) -> Evaluation:
     """Reads an evaluation.
@@ -135,6 +130,9 @@ def read(data: bytes, table: bytes | None) -> Evaluation:
     classes = tuple(_class(entry, found) for entry in found["classes"])
     if [c.id for c in classes] != list(range(len(classes))):
         raise ValueError("the classes are not in the order of their ids")
+    cleaning = Postprocessing(tuple(ClassRule(**rule) for rule in how.get("postprocessing") or []))
+    if any(rule.id >= len(classes) for rule in cleaning.classes):
+        raise ValueError("a class is post-processed that is none of its classes")
     return Evaluation(
         split=str(found["split"]),
         images=int(found["images"]),
@@ -142,9 +140,7 @@ def read(data: bytes, table: bytes | None) -> Evaluation:
         size=str(found.get("size", "as prepared")),
         tta=str(how.get("tta", "none")),
         scales=tuple(float(s) for s in how.get("scales", [1.0])),
-        postprocessing=Postprocessing(
-            tuple(ClassRule(**rule) for rule in how.get("postprocessing") or [])
-        ),
+        postprocessing=cleaning,
         classes=classes,
         foreground=_figures(found["foreground"]),
         interval=_interval(intervals.get("foreground_dice_macro")),

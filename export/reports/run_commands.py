@@ -25,7 +25,7 @@ class Step:
 
 
 def steps(facts: RunFacts, data: str, manifest: Manifest | None) -> list[Step]:
-    """Prepare the dataset, train, evaluate in the same ways, and export.
+    """Prepare the dataset, train, choose how masks are cleaned, evaluate in the same ways, export.
 
     Args:
       facts: of the run.
@@ -39,8 +39,14 @@ def steps(facts: RunFacts, data: str, manifest: Manifest | None) -> list[Step]:
         train.append(f"--init_from={run.init_from.run}")
     found = [Step("Prepare", dataset_commands.commands(manifest))] if manifest else []
     found.append(_step("Train", [_line("train", train)]))
+    # The run that was made again has no rules until they are chosen again.
+    cleans = bool(facts.cleaning) or any(
+        not e.postprocessing.is_identity for e in facts.evaluations
+    )
+    if cleans:
+        found.append(_step("Clean masks", [_line("tune-postprocessing", [f"--run={again}"])]))
     if facts.evaluations:
-        lines = [_line("evaluate", _evaluation(facts, e, again)) for e in facts.evaluations]
+        lines = [_line("evaluate", _evaluation(facts, e, again, cleans)) for e in facts.evaluations]
         elsewhere = any(_OTHER_DATA in line for line in lines)
         meaning = {_OTHER_DATA: "a dataset that the run does not name"} if elsewhere else {}
         found.append(_step("Evaluate", lines, meaning))
@@ -52,7 +58,7 @@ def _step(title: str, lines: Sequence[str], placeholders: dict[str, str] | None 
     return Step(title, Commands(tuple(lines), {}, placeholders or {}))
 
 
-def _evaluation(facts: RunFacts, evaluation: Evaluation, folder: str) -> list[str]:
+def _evaluation(facts: RunFacts, evaluation: Evaluation, folder: str, cleans: bool) -> list[str]:
     """The flags of an evaluation."""
     flags = [f"--run={folder}", f"--split={evaluation.split}"]
     if evaluation.fingerprint not in ("", facts.run.dataset_fingerprint):
@@ -61,7 +67,7 @@ def _evaluation(facts: RunFacts, evaluation: Evaluation, folder: str) -> list[st
         flags.append(f"--tta={evaluation.tta}")
     if evaluation.scales != (1.0,):
         flags.append(f"--scales={','.join(f'{s:g}' for s in evaluation.scales)}")
-    if facts.cleaning and evaluation.postprocessing.is_identity:
+    if cleans and evaluation.postprocessing.is_identity:
         flags.append("--nopostprocessing")
     if evaluation.boundary is not None:
         height, width = evaluation.boundary.spacing

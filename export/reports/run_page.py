@@ -138,9 +138,15 @@ def dataset_at(facts: RunFacts, data: str) -> tuple[Manifest | None, str]:
         return None, f"The dataset is not at hand: {error}"
     if manifest.fingerprint != facts.run.dataset_fingerprint:
         return None, f"{manifest.folder} holds another dataset than the run was trained on."
-    split = manifest.options.get("split") or "as the sources came"
-    seed = manifest.options.get("split_seed")
-    return manifest, f"Split by groups: {split}" + (f", seed {seed}." if seed is not None else ".")
+    return manifest, _how_split(manifest)
+
+
+def _how_split(manifest: Manifest) -> str:
+    shares, folds, seed = map(manifest.options.get, ("split", "folds", "split_seed"))
+    text = f"Split by groups: {shares}" if shares else "The sources came with their splits"
+    text += f"; train in {folds} folds" if folds else ""
+    drawn = (shares or folds) and seed is not None
+    return f"{text}, seed {seed}." if drawn else f"{text}."
 
 
 def table_of_splits(manifest: Manifest) -> Table:

@@ -206,7 +206,8 @@ def _foreground_dice(truth: np.ndarray, ids: np.ndarray, num_classes: int) -> Fi
 def _note(cases: Sequence[Case], missing: int, left_out: int) -> str:
     notes = []
     if missing:
-        notes.append(f"{missing} of them are not in the dataset any more.")
+        are = "is" if missing == 1 else "are"
+        notes.append(f"{missing} of them {are} not in the dataset any more.")
     if left_out:
         notes.append(f"{left_out} more are left out, as the page would be too large.")
     changed = [

@@ -47,23 +47,24 @@ def _curve(
 
 
 def _class_curves(facts: RunFacts) -> Plot | None:
-    """Dice of each class on the valid split, else on the train split."""
+    """Dice of each class on the valid split, else on the train split, where it has any."""
     history, best = facts.history, facts.course.best_epoch
     names = [label.name for label in facts.run.label_map.classes[1:]]
     prefix = monitor.VALID + monitor.CLASS
     if not any(prefix + name in history for name in names):
         prefix = monitor.CLASS
-    found = {name: history[prefix + name] for name in names if prefix + name in history}
-    if len(names) < 2 or not found:
+    every = {name: history[prefix + name] for name in names if prefix + name in history}
+    # A class that is nowhere has no figure; it must not take the place of one that has.
+    last = {n: known[-1] for n, v in every.items() if (known := [x for x in v if x is not None])}
+    if len(names) < 2 or not last:
         return None  # of one class it is the foreground's
     split = "valid" if prefix.startswith(monitor.VALID) else "train"
-    drawn = dict(sorted(found.items(), key=lambda i: (i[1][-1] is not None, i[1][-1] or 0.0)))
-    few = set(list(drawn)[: curve_figures.MOST_LINES])
+    few = set(sorted(last, key=last.__getitem__)[: curve_figures.MOST_LINES])
     title = f"Dice of each class, {split} split"
-    series = {name: values for name, values in found.items() if name in few}
+    series = {name: values for name, values in every.items() if name in few}
     svg = curve_figures.curves(title, "Dice", series, best, share=True)
-    left = "" if len(few) == len(found) else f" The {len(few)} lowest of {len(found)} classes."
-    table = run_tables.epochs(f"{title}, by epoch", history, [prefix + n for n in found], best)
+    left = "" if len(few) == len(last) else f" The {len(few)} lowest of {len(last)} classes."
+    table = run_tables.epochs(f"{title}, by epoch", history, [prefix + n for n in every], best)
     return Plot(svg, f"{title}.{left}", table) if svg else None
 
 
@@ -89,7 +90,9 @@ def evaluation_context(evaluation: Evaluation, number: int) -> dict[str, Any]:
     on = f" ({evaluation.split} split)" if number > 1 else ""
     background, foreground = evaluation.classes[:1], evaluation.classes[1:]
     rows = [(c.name, [("", c["dice"], c.interval)]) for c in foreground]
-    left = run_figures.left_out(len(rows))
+    in_images = sum(
+        any(i.classes[c.id] is not None for i in evaluation.per_image) for c in foreground
+    )
     return {
         "evaluation": evaluation,
         "how": how(evaluation),
@@ -107,13 +110,13 @@ def evaluation_context(evaluation: Evaluation, number: int) -> dict[str, Any]:
                     if foreground
                     else None,
                     "Dice over all pixels of the split; the line is the interval, where there is "
-                    f"one.{left}",
+                    f"one.{run_figures.left_out(len(rows))}",
                     None,
                 ),
                 (
                     run_figures.per_image(f"Dice of single images{on}", evaluation),
                     "A dot for each image, a box from the lower to the upper quarter, a line at "
-                    f"the median.{left}",
+                    f"the median.{run_figures.left_out(in_images)}",
                     run_tables.every_image(f"Dice of each image, the worst first{on}", evaluation),
                 ),
                 (

@@ -17,6 +17,8 @@ from export import bundle
 from export.bundles import verify_bundle
 from export.bundles.verify_bundle import Check
 from export.other_formats.formats import Format
+from flexseg_errors import FlexsegError
+from pipelines.preparation import Preparation
 from train import runs
 
 SIZES = {"small": (9, 21), "tile": (32, 32), "odd": (33, 57), "large": (131, 87)}
@@ -170,6 +172,36 @@ def test_a_bundle_that_differs_from_the_network_is_not_kept(
     assert "  serving_default: probabilities differ by 1.0e-06, 0 pixels differ\n" in done.out
     assert "largest difference of a probability: 1.0e-06; checked in " in done.out
     assert left_over(tmp_path) == ["bundle"]
+
+
+def test_an_empty_folder_becomes_the_bundle_and_what_an_earlier_export_left_is_gone(
+    untrained_runs, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr(bundle, "_save", lambda *_: {})
+    monkeypatch.setattr(bundle, "_check", lambda *_: bundle.Exported(""))
+    for name in ("bundle", "serving"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.unfinished").mkdir()
+        (tmp_path / f"{name}.unfinished" / "torn").write_text("half")
+    run = f"--run={untrained_runs['colour'].folder}"
+    flags = [f"--output={tmp_path / 'bundle'}/", f"--serving={tmp_path / 'serving'}"]
+    done = command("export", run, *flags)
+    assert done.status == 0, done.err
+    assert left_over(tmp_path) == ["bundle", "serving"]
+    assert "assets" in left_over(tmp_path / "bundle")
+    assert "README.md" in left_over(tmp_path / "serving")
+    for name in ("bundle", "serving"):
+        assert "torn" not in left_over(tmp_path / name)
+
+
+def test_a_conversion_of_colors_that_a_graph_cannot_do_is_refused(untrained_runs, tmp_path):
+    run = untrained_runs["colour"]
+    converted = Preparation(preprocessing="gamma=1.5,color=BGR2HSV")
+    run = dataclasses.replace(run, preparation=converted)
+    with pytest.raises(FlexsegError, match=r"color conversion BGR2HSV.*Prepare without it") as told:
+        bundle.write(run, str(tmp_path / "bundle"))
+    assert run.folder in str(told.value)
+    assert left_over(tmp_path) == []
 
 
 def test_an_export_that_is_broken_off_leaves_nothing(untrained_runs, tmp_path, monkeypatch):

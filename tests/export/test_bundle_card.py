@@ -11,6 +11,7 @@ import tensorflow as tf
 from export import bundle
 from export.bundles import card_text, model_card, signatures
 from flexseg_errors import FlexsegError
+from pipelines import folds
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
 from pipelines.manifest import Manifest, Shard, Split
@@ -172,6 +173,45 @@ def test_the_card_counts_what_it_was_trained_on(untrained_runs, tmp_path):
     )
     other = dataclasses.replace(run, dataset_fingerprint="e" * 64)
     assert model_card.of_run(other, {})["data"] is None, "another dataset stands there now"
+
+
+def test_the_card_of_a_run_on_a_fold_counts_what_that_run_saw(untrained_runs, tmp_path):
+    manifest = dataset(tmp_path / "records")
+    train = manifest.splits["train"]
+    parts = {f"fold{n}": dataclasses.replace(train, sources=8 + n) for n in range(3)}
+    whole = dataclasses.replace(manifest, splits={**parts, "test": manifest.splits["test"]})
+    (tmp_path / "records" / manifests.FILENAME).write_text(manifests.dump(whole))
+    run = untrained_runs["colour"]
+    keys = experiments.to_dict(run.experiment)
+    keys["data"]["fold"] = 1
+    run = dataclasses.replace(
+        run,
+        experiment=experiments.from_dict(keys),
+        data=manifest.folder,
+        dataset_fingerprint=folds.view(whole, 1).fingerprint,
+    )
+    splits = model_card.of_run(run, {})["data"]["splits"]
+    assert {name: split["sources"] for name, split in splits.items()} == {
+        "train": 8 + 10,
+        "valid": 9,
+        "test": 3,
+    }
+    assert splits["train"]["class_sources"] == [16, 14, 4]
+    for other in (whole.fingerprint, folds.view(whole, 2).fingerprint):
+        changed = dataclasses.replace(run, dataset_fingerprint=other)
+        assert model_card.of_run(changed, {})["data"] is None
+
+
+def test_a_format_is_told_with_what_it_costs_as_far_as_that_was_measured():
+    plain = {"files": ["a.onnx", "a.json"], "bytes": 1_234_567}
+    assert card_text.format_line("onnx", plain) == "onnx: a.onnx, a.json; 1.2 MB"
+    parity = {"agreement": 0.5, "max_difference": 1e-3, "images": 2, "source": "drawn"}
+    line = card_text.format_line("onnx", {**plain, "parity": parity})
+    assert line.endswith("50.0000% of pixels alike; probabilities differ by at most 1.0e-03; "
+                         "2 images: drawn")  # fmt: skip
+    for lost, told in ((0.01234, "+0.0123"), (-0.5, "-0.5000"), (0.0, "+0.0000")):
+        costly = {**plain, "parity": {**parity, "dice_lost": lost}}
+        assert card_text.format_line("onnx", costly) == f"{line}; foreground Dice lost {told}"
 
 
 RULES = "classes:\n- {id: 1, minimum_size: 7, fill_holes: 3}\nchosen: {split: valid}\n"

@@ -108,6 +108,20 @@ def test_wrong_probabilities_are_found(tiny, change):
     assert checks[0].difference > 1e-4
 
 
+def test_probabilities_of_another_shape_are_found(tiny):
+    segmenter, module = tiny()
+    good = module.endpoints["serving_default"]
+
+    def bad(images):
+        answer = good(images=images)
+        return {**answer, "probabilities": answer["probabilities"][:, :1]}
+
+    checks = verify_bundle.check({**module.endpoints, "serving_default": bad}, segmenter)
+    assert [c.signature for c in checks if not c.passed] == ["serving_default"]
+    assert (checks[0].difference, checks[0].wrong_pixels) == (float("inf"), 0)
+    assert str(checks[0]) == "serving_default: probabilities differ by inf, 0 pixels differ"
+
+
 def test_other_weights_are_found_by_all(tiny):
     """What the network said is remembered; then its weights change, which the signatures share."""
     segmenter, module = tiny()

@@ -12,7 +12,7 @@ from PIL import Image
 
 import flexseg
 from export.inspection import figure
-from pipelines import manifest
+from pipelines import label_map, manifest
 from pipelines.manifest import Manifest
 
 COLORS = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 255], [40, 40, 255]], np.uint8)
@@ -91,6 +91,20 @@ def test_a_bar_for_each_class_in_its_color_and_a_zero_for_what_never_occurs(data
     assert 0 < axes.get_ylim()[0] < min(n for n in pixels if n)
     names = [t.get_text() for t in axes.get_legend().get_texts()]
     assert names == ["0 background", "1 _hidden $x_1^2$", "2 white", "3 never"]
+
+
+@pytest.mark.parametrize("count", [32, 33, 40])
+def test_of_very_many_classes_the_first_have_a_place_in_the_legend(dataset, count):
+    many = label_map.from_dict(
+        {"classes": [{"id": k, "name": f"kind {k}", "color": [k, 0, 0]} for k in range(count)]}
+    )
+    split = dataclasses.replace(dataset.split("train"), class_pixels=(5,) * count)
+    axes = Figure().add_subplot()
+    figure.draw_pixels(axes, dataclasses.replace(dataset, label_map=many, splits={"train": split}))
+    names = [t.get_text() for t in axes.get_legend().get_texts()]
+    more = [f"and {count - 32} more"] if count > 32 else []
+    assert names == [f"{k} kind {k}" for k in range(32)] + more
+    assert len(bars(axes)) == count, "all have a bar"
 
 
 def test_the_sheet_shows_images_with_the_most_classes_beside_their_masks(dataset):

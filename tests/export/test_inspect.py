@@ -1,5 +1,6 @@
 """`flexseg inspect` describes whatever the project makes, from its small files alone."""
 
+import dataclasses
 import json
 import shutil
 
@@ -77,6 +78,38 @@ def test_a_dataset_is_described(command, described_dataset):
         assert text in done.out
 
 
+def test_a_dataset_without_an_audit_and_with_augmentation_is_described(command, described_dataset):
+    manifest = manifests.load(str(described_dataset))
+    for keep, count in ((True, 3), (False, 2)):
+        plan = {"keep_source": keep, "variants": [{"name": "one"}, {"name": "two"}]}
+        changed = dataclasses.replace(
+            manifest,
+            audit=None,
+            options={**manifest.options, "augment": plan},
+            preparation=Preparation(
+                image_size=(32, 48), intensity="window:40,80", preprocessing="gamma=1.5,invert"
+            ),
+        )
+        (described_dataset / manifests.FILENAME).write_text(manifests.dump(changed))
+        done = command("inspect", described_dataset)
+        assert done.status == 0, done.err
+        assert f"tile_size=32, augment={count} examples of each training source\n" in done.out
+        told = "resized to 32x48, intensity window:40,80, preprocessing gamma=1.5,invert"
+        assert f"  preparation: {told}\n" in done.out
+        assert "never occurs" not in done.out
+
+
+def test_a_split_whose_pixels_are_all_ignored_is_described(command, described_dataset):
+    manifest = manifests.load(str(described_dataset))
+    ignored = dataclasses.replace(split(4, (0, 0, 0)), class_examples=(0, 0, 0), pixels=4096)
+    changed = dataclasses.replace(manifest, splits={**manifest.splits, "test": ignored})
+    (described_dataset / manifests.FILENAME).write_text(manifests.dump(changed))
+    done = command("inspect", described_dataset)
+    assert done.status == 0, done.err
+    _, _, test = done.out.partition("test: 4 examples")
+    assert test.count("0.0000% of pixels, in 0 examples") == 3
+
+
 def test_a_run_is_described(command, untrained_runs, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(untrained_runs["stretched"].folder, folder)
@@ -110,6 +143,23 @@ def test_a_run_shows_its_evaluations(command, untrained_runs, tmp_path):
     assert done.status == 0, done.err
     assert "valid: 12 images" in done.out
     assert "0.7500" in done.out
+
+
+@pytest.mark.parametrize("name", ["best/best.json", "evaluation/test.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"split": 3}', '{"epoch": "x"}'])
+def test_a_damaged_file_of_a_run_is_told(command, untrained_runs, tmp_path, name, content):
+    shutil.copytree(untrained_runs["gray"].folder, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    done = command("inspect", tmp_path / "run")
+    if (name, content) == ("best/best.json", '{"split": 3}'):
+        assert "best: split 3" in done.out
+        return
+    assert done.status == 1
+    assert f"{path} is damaged" in done.err
+    assert "remove it" in done.err
+    assert "unexpected" not in done.err
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "a file"])

@@ -4,15 +4,19 @@ import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import shutil
+import types
 
 import cv2
 import numpy as np
+import onnx as onnx_library
 import onnxruntime
 import pytest
 import tensorflow as tf
 
 import flexseg
+from export.bundles import signatures, verify_bundle
 from export.other_formats import (
     FORMATS,
     formats,
@@ -24,6 +28,7 @@ from export.other_formats import (
 )
 from flexseg_errors import FlexsegError
 from models.sliding_window import reflected_indices
+from pipelines import folds
 from pipelines import manifest as manifests
 from pipelines.preparation import Preparation
 from train.segment import Segmenter
@@ -321,6 +326,124 @@ def test_a_missing_library_is_named_with_its_remedy(run_on, tmp_path, monkeypatc
     with pytest.raises(FlexsegError, match=rf"package {missing} .*pip install 'flexseg\[onnx\]'"):
         FORMATS["onnx"](run_on((TILE, TILE)), str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+class Fails:
+    """A converter that objects."""
+
+    def convert(self):
+        raise ValueError("no such operation")
+
+
+def test_a_network_that_a_format_cannot_express_is_named(run_on, tmp_path, monkeypatch):
+    run = run_on((TILE, TILE))
+    monkeypatch.setattr(tflite, "_converter", lambda *_: Fails())
+    monkeypatch.setattr(onnx, "_graph", lambda *_: Fails().convert())
+    told = f"cannot express the network flex_unet of {run.folder}"
+    with pytest.raises(FlexsegError, match=f"Lite {told} as model.tflite: no such operation"):
+        FORMATS["tflite"](run, str(tmp_path))
+    with pytest.raises(FlexsegError, match=f"tf2onnx {told}: no such operation"):
+        FORMATS["onnx"](run, str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("off", "kept"), [(0.0, True), (0.01, False), (np.nan, False)])
+def test_a_graph_for_all_sizes_is_kept_only_where_it_is_right_for_two(
+    run_on, monkeypatch, off, kept
+):
+    run = run_on((TILE, TILE))
+    model, sizes = run.load_model(), []
+
+    def session(_):
+        def answer(images):
+            sizes.append(images.shape[1:3])
+            found = softmax(model(images).numpy())
+            found[0, 0, 0, 0] += off if len(sizes) > 1 else 0
+            return found
+
+        return answer, None, None
+
+    graph = types.SimpleNamespace(SerializeToString=lambda: b"graph")
+    monkeypatch.setattr(onnx, "_graph", lambda *_: graph)
+    monkeypatch.setattr(onnx, "_session", session)
+    assert onnx._free_graph(None, run, model) is (graph if kept else None)
+    assert len(set(sizes)) == 2
+    monkeypatch.setattr(onnx, "_session", lambda _: (lambda images: 1 / 0, None, None))
+    assert onnx._free_graph(None, run, model) is None, "what the runtime refuses is wrong, too"
+
+
+def test_what_a_saved_model_answers_otherwise_is_told(run_on, tmp_path, monkeypatch):
+    monkeypatch.setattr(signatures, "Bundle", lambda _: types.SimpleNamespace(endpoints={}))
+    monkeypatch.setattr(tf.saved_model, "save", lambda *_, **__: None)
+    monkeypatch.setattr(tf.saved_model, "load", lambda _: types.SimpleNamespace(signatures={}))
+    monkeypatch.setattr(
+        verify_bundle, "check", lambda *_: [verify_bundle.Check("tiled", 3, 0.5, 0, 1.0)]
+    )
+    run = run_on((TILE, TILE))
+    with pytest.raises(FlexsegError, match=r"with int8 weights differs from what .*tiled"):
+        FORMATS["saved_model_int8"](run, str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_a_run_on_a_fold_the_examples_are_those_that_it_was_trained_on(untrained_runs, tmp_path):
+    data = tmp_path / "records"
+    given = [f"--dataset={draw(tmp_path / 'drawn', (TILE, TILE))}", f"--label_map={LABEL_MAP}"]
+    given += [f"--output={data}", "--folds=4", "--split=train:1", "--direct_num_workers=1"]
+    assert flexseg.main(["prepare", *given]) == 0
+    manifest = manifests.load(str(data))
+    experiment = untrained_runs["colour"].experiment
+    run = dataclasses.replace(
+        untrained_runs["colour"],
+        data=str(data),
+        experiment=dataclasses.replace(
+            experiment, data=dataclasses.replace(experiment.data, fold=2)
+        ),
+        dataset_fingerprint=folds.view(manifest, 2).fingerprint,
+    )
+    seen = [i.tobytes() for n in (0, 1, 3) for i, _ in prepared(run, f"fold{n}-")]
+    left = [image for image, _ in prepared(run, "fold2-")]
+    found = representative.tiles(run)
+    assert len(found) == len(seen)
+    assert {tile.tobytes() for tile in found[1:]} <= set(seen)
+    source, images = parity._images(run)
+    assert source == "the split valid"
+    assert {image.tobytes() for image, _ in images} == {image.tobytes() for image in left}
+    other = dataclasses.replace(run, dataset_fingerprint=folds.view(manifest, 1).fingerprint)
+    with pytest.raises(FlexsegError, match="holds another dataset than"):
+        representative.dataset(other)
+
+
+def test_parity_is_told_in_a_line():
+    found = parity.Parity("the split valid", 7, 0.0123, 0.001, 0.98765, 0.9, 0.0021)
+    line = "98.7650% of pixels alike, probabilities differ by at most 1.2e-02"
+    assert str(found) == f"{line}, foreground Dice lost +0.0021 (7 images: the split valid)"
+    assert str(dataclasses.replace(found, dice=None, dice_lost=None)).startswith(line + " (7 im")
+
+
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_a_model_that_segments_nothing_is_refused_with_its_tensors(tmp_path, monkeypatch, name):
+    path = str(tmp_path / f"model.{name}")
+    if name == "tflite":
+        signature = [tf.TensorSpec([1, 5], tf.float32)]
+        function = tf.function(lambda x: x * 2, signature).get_concrete_function()
+        data = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+        pathlib.Path(path).write_bytes(data)
+        loading, expected = lambda: tflite.load(path), r"tensors \[\[1, 5\], \[1, 5\]\]; expected"
+    else:
+        made = onnx_library.helper
+        sides = [
+            made.make_tensor_value_info(n, onnx_library.TensorProto.FLOAT, [1, 5]) for n in "xy"
+        ]
+        graph = made.make_graph(
+            [made.make_node("Identity", ["x"], ["y"])], "g", *([s] for s in sides)
+        )
+        model = made.make_model(graph, opset_imports=[made.make_opsetid("", onnx.OPSET)])
+        model.ir_version = 8
+        onnx_library.save(model, path)
+        loading = lambda: onnx.load(path, (TILE, TILE))  # noqa: E731
+        expected = r"tensors \[\[1, 5\], \[1, 5\]\]; expected an input"
+    with pytest.raises(FlexsegError, match=rf"model.{name}: {expected}"):
+        loading()
 
 
 @pytest.fixture

@@ -230,11 +230,21 @@ def test_damaged_notes_only_cost_work(again, tmp_path):
     assert again().status == 0
     assert again.segmented() == ["odd", "small"]
     assert contents(tmp_path / "masks") == before
-    (notes / "options.json").write_text("[]")
-    done = again()
-    assert done.status == 1
-    assert "options.json is damaged" in done.err
+    for damaged in ("[]", "{half", ""):
+        (notes / "options.json").write_text(damaged)
+        done = again()
+        assert done.status == 1
+        assert "options.json is damaged. Give another --output, or --overwrite." in done.err
     assert again("--overwrite").status == 0
+
+
+def test_an_output_that_is_a_file_is_refused_and_left(again, tmp_path):
+    (tmp_path / "masks").write_text("mine")
+    for flags in ((), ("--overwrite",)):
+        done = again(*flags)
+        assert done.status == 1
+        assert f"--output={tmp_path}/masks is a file; expected a folder." in done.err
+    assert (tmp_path / "masks").read_text() == "mine"
 
 
 def test_unreadable_images_are_tried_again_when_they_are_mended(again, pictures, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import subprocess
 import sys
@@ -317,3 +318,25 @@ def test_on_dask_the_same_bytes_and_one_model_for_each_worker(
     found = dask.run(loads)
     assert set(found.values()) <= {0, 1}, "however many items it segmented"
     assert sum(found.values()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted. Run the same command again to go on."),
+        (ZeroDivisionError("by 0"), 1, "unexpected RuntimeError: of Beam"),
+    ],
+)
+def test_what_beam_wraps_is_told_for_what_it_is(
+    model, images, tmp_path, command, monkeypatch, error, status, told
+):
+    import apache_beam
+
+    def run(_):
+        raise RuntimeError("of Beam") from error
+
+    monkeypatch.setattr(apache_beam.Pipeline, "run", run)
+    level = logging.root.manager.disable
+    done = command(*arguments(model, images, tmp_path / "out", "--runner=direct"))
+    assert (done.status, told in done.err) == (status, True), done.err
+    assert logging.root.manager.disable == level

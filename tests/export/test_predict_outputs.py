@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
-from export.predictions import drawing, predictors, whole_image
+from export.predictions import by_rows, drawing, huge_image, predictors, whole_image
 from export.predictions.outputs import Outputs, colors
 from flexseg_errors import FlexsegError
 from models.sliding_window import SlidingWindow
@@ -297,6 +297,32 @@ def test_large_images_are_post_processed_as_others_are(made, untrained_runs, tmp
     np.testing.assert_array_equal(rows, whole)
     plain = made("colour", *flags, model=untrained_runs["halved"].folder)(".png")
     assert (whole != plain).any()
+
+
+@pytest.mark.parametrize(
+    ("tta", "overlay", "whole", "expected"),
+    [
+        ("none", False, 9000, True),
+        ("flips", False, 9000, False),  # as a whole, variants are exact where tiles meet, too
+        ("none", True, 9000, False),  # as a whole is dear, but what was asked for
+        ("flips", False, 5000, True),
+        ("none", True, 5000, "--overlay would need all of it in memory.*raise --whole_pixels"),
+    ],
+)
+def test_an_image_goes_row_by_row_where_nothing_needs_it_whole(
+    untrained_runs, loaded, image_of, monkeypatch, tta, overlay, whole, expected
+):
+    """Images of 75x90 count as huge; beyond `whole` they can be nothing else."""
+    monkeypatch.setattr(huge_image, "LIMIT_PIXELS", 1000)
+    monkeypatch.setattr(by_rows, "_WHOLE_PIXELS", whole)
+    run = untrained_runs["colour"].folder
+    predictor = loaded((run,), predictors.PredictorOptions(tta))
+    outputs = Outputs("out", overlay=overlay)
+    if isinstance(expected, str):
+        with pytest.raises(FlexsegError, match=expected):
+            by_rows.is_wanted(image_of("colour"), predictor, outputs)
+        return
+    assert by_rows.is_wanted(image_of("colour"), predictor, outputs) is expected
 
 
 def test_what_needs_the_whole_of_a_large_image_is_named(

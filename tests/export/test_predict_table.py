@@ -160,19 +160,60 @@ def test_masks_of_every_format_can_be_scored_later(predict, tmp_path, form):
 def test_a_truth_that_cannot_be_used_costs_its_score_alone(predict, lines, tmp_path):
     assert predict().status == 0
     write_truths(tmp_path, ["odd", "tile", "small"])
+    (tmp_path / "truths" / "deep").mkdir()
+    (tmp_path / "truths" / "deep" / "photo.png").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "truths" / "tile.png"), np.zeros((9, 9), np.uint8))
     cv2.imwrite(str(tmp_path / "truths" / "small.png"), np.full((9, 21), 7, np.uint8))
     for _ in range(2):
         flags = [f"--truth={tmp_path / 'truths'}", "--mask_kind=index"]
         done = predict(*flags, "--overwrite")
         assert done.status == 1
-        assert "2 could not be done" in done.err
+        assert "3 could not be done" in done.err
+        assert f"{tmp_path}/truths/deep/photo.png cannot be read as an image" in done.err
         assert "tile.png is 9x9, but" in done.err
         assert "small.png: the values 7 are no class ids" in done.err
         assert "truth: 1 images" in done.out
         assert lines()["tile"]["dice_macro"] == ""
         assert lines()["odd"]["dice_macro"] != ""
         assert int(lines()["tile"]["predicted_background"]) >= 0
+
+
+def test_a_mask_that_was_spoilt_is_made_again_to_be_scored(predict, lines, tmp_path):
+    assert predict("--overlay").status == 0
+    good = (tmp_path / "out" / "odd.png").read_bytes()
+    write_truths(tmp_path, ["odd", "tile"])
+    (tmp_path / "out" / "odd.png").write_bytes(good[:90])
+    before = (tmp_path / "out" / "tile.png").stat().st_mtime_ns
+    done = predict("--overlay", f"--truth={tmp_path / 'truths'}", "--mask_kind=index")
+    assert done.status == 0, done.err
+    assert "truth: 2 images" in done.out
+    assert (tmp_path / "out" / "odd.png").read_bytes() == good
+    assert (tmp_path / "out" / "tile.png").stat().st_mtime_ns == before
+
+
+def test_an_image_that_goes_row_by_row_is_scored_as_others_are(
+    predict, lines, tmp_path, pictures, monkeypatch
+):
+    flags = [f"--truth={tmp_path / 'truths'}", "--mask_kind=index", "--overwrite"]
+    assert predict().status == 0
+    write_truths(tmp_path, ["deep/er/large", "tile"])
+    whole, expected = predict(*flags), lines()
+    rows, found = predict(*flags, "--whole_pixels=1000"), lines()
+    assert rows.status == whole.status == 0
+    assert rows.out.partition("truth:")[2] == whole.out.partition("truth:")[2] != ""
+    for column in ("dice_macro", "pixels_class_1", "predicted_class_1"):
+        assert found["deep/er/large"][column] == expected["deep/er/large"][column] != ""
+
+    def unreadable(*_):
+        raise FlexsegError("out/deep/er/large.png is too large.")
+
+    monkeypatch.setattr(predict_truth, "read_back", unreadable)
+    done = predict(*flags, "--whole_pixels=1000")
+    assert done.status == 1
+    assert f"{pictures}/deep/er/large.png is not scored: out/deep/er/large.png is" in done.err
+    assert (
+        lines()["deep/er/large"]["predicted_class_1"] == found["deep/er/large"]["predicted_class_1"]
+    )
 
 
 def test_a_single_image_takes_a_single_truth(predict, pictures, tmp_path):

@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from scipy import ndimage
 
+from export.predictions import finished, predict_truth, segment_file
 from export.predictions.items import Item, find_items
 from export.predictions.outputs import Outputs
 from export.volumes import predict_volume
@@ -451,6 +452,22 @@ def test_a_truth_that_is_stored_otherwise_is_held_against_the_same_voxels(put, s
     report = segment(item, axis="1", rotation=270)
     assert report.row.confusion == counted(truth, IDS)
     assert (report.truth, report.error) == (item.truth, "")
+
+
+def test_a_truth_that_cannot_be_used_is_told_again_until_it_is_another(put, tmp_path):
+    """Without segmenting the volume again, which takes long."""
+    np.save(tmp_path / "truth.npy", IDS + 5)
+    item = dataclasses.replace(put("a.npy"), truth=str(tmp_path / "truth.npy"))
+    outputs, predictor = Outputs(str(tmp_path / "out")), Thresholds()
+    done = segment_file.segment_file(item, predictor, outputs)
+    assert "truth.npy: the values 5" in done.error
+    (kept,) = finished.find([item], outputs).values()
+    again = predict_truth.rescored(kept, item, predictor.label_map, outputs)
+    assert again.error == done.error
+    alone = dataclasses.replace(item, truth="")
+    assert predict_truth.rescored(kept, alone, predictor.label_map, outputs).error == ""
+    np.save(tmp_path / "truth.npy", IDS[:1])
+    assert predict_truth.rescored(kept, item, predictor.label_map, outputs) is None
 
 
 def test_a_truth_that_lies_elsewhere_is_told_and_the_labels_are_there(put, segment, tmp_path):

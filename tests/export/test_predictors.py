@@ -157,6 +157,7 @@ def test_an_ensemble_is_the_mean_of_members_each_with_its_preparation(load, draw
     votes = [a.argmax(-1) == found.class_ids for a in alone]
     np.testing.assert_allclose(found.agreement, np.mean(votes, 0), atol=1e-6)
     assert found.agreement.min() < 1
+    np.testing.assert_array_equal(predictor.class_ids(image), expected.argmax(-1))
 
 
 def test_agreement_is_the_share_of_voices_for_the_class_in_the_mask():

@@ -96,6 +96,18 @@ def test_an_image_that_cannot_be_read_is_told_by_its_url(untrained_runs, bucket,
     assert tempfile.gettempdir() not in done.err
 
 
+def test_masks_made_row_by_row_are_sent_whole(untrained_runs, pictures, tmp_path, bucket, command):
+    found = []
+    for output in (str(tmp_path / "out"), f"{bucket}/rows"):
+        given = [f"--model={untrained_runs['colour'].folder}", f"--images={pictures / 'odd.tif'}"]
+        flags = ["--whole_pixels=1000", "--probabilities"]
+        done = command("predict", *given, f"--output={output}", *flags)
+        assert done.status == 0, done.err
+        found.append(contents(output))
+    assert found[0] == found[1]
+    assert sorted(found[0]) == ["odd.npz", "odd.png"]
+
+
 def test_one_remote_image_is_enough(untrained_runs, there, pictures, tmp_path, command):
     image = there(pictures, "one") + "/deep/er/large.png"
     model = untrained_runs["colour"].folder

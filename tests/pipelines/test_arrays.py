@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -146,3 +148,17 @@ def test_a_mask_is_limited_by_its_pixels_before_it_is_unpacked(tmp_path, monkeyp
     monkeypatch.setattr(np.lib.format, "read_array", unpack)
     with pytest.raises(FlexsegError, match=r"50x60, 3,000 pixels.*--max_pixels=2999"):
         arrays.read_one_hot(str(tmp_path / "a.npz"), max_pixels=2999)
+
+
+def test_an_archive_is_no_array_whatever_its_name(tmp_path):
+    np.savez(tmp_path / "a.npz", one=IDS, two=IDS)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(FlexsegError, match=r"a.npy holds several arrays; expected a .npy file"):
+        arrays.read_image(str(tmp_path / "a.npy"))
+
+
+def test_an_archive_of_a_later_format_is_refused_by_its_version(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("mask.npy", "w") as file:
+        np.lib.format.write_array(file, one_hot(), version=(3, 0))
+    with pytest.raises(FlexsegError, match=r"a.npz is .*version \(3, 0\) of the .npy format"):
+        arrays.read_one_hot(str(tmp_path / "a.npz"))

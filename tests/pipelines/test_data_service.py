@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import threading
 
 import pytest
 import tensorflow as tf
@@ -105,6 +106,20 @@ def test_a_dispatcher_that_does_not_know_its_workers_is_refused():
     with pytest.raises(FlexsegError, match="with the addresses of its workers"):
         data_service.count_workers(dispatcher.target)
     del worker
+
+
+def test_a_service_whose_workers_do_not_answer_is_refused_in_time(address, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(data_service, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(data_service, "shared", lambda *_: done.wait() and None)
+    with pytest.raises(FlexsegError, match=r"used: no worker has answered\. Start its dispatcher"):
+        data_service.count_workers(address)
+    done.set()
+    pairs = tf.data.Dataset.from_tensor_slices(tf.constant([[0, 3], [2, 5], [2, 5]], tf.int64))
+    monkeypatch.setattr(data_service, "_ANSWER_SECONDS", 10)
+    monkeypatch.setattr(data_service, "shared", lambda *_: pairs)
+    with pytest.raises(FlexsegError, match="cannot be used: of its 3 workers only 2 work"):
+        data_service.count_workers(address)
 
 
 @pytest.mark.parametrize("other", [{"cache": "memory"}, {"on_corrupt": "skip"}])

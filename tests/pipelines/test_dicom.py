@@ -95,6 +95,18 @@ def test_slices_without_a_place_are_ordered_by_their_number(tmp_path):
         assert volume.geometry.affine is None
 
 
+def test_a_series_of_which_one_slice_has_no_place_says_of_none(tmp_path):
+    """A place for some of its slices alone would be made up for the others."""
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for i, pixels in enumerate(STORED):
+        place = None if i == 2 else 3.0 * i
+        write_slice(folder / f"{9 - i}.dcm", pixels, place, InstanceNumber=i + 8)
+    with volumes.open_volume(str(folder)) as volume:
+        assert (np.stack(list(volume)) == STORED).all()
+        assert volume.geometry.affine is None
+
+
 def test_values_are_rescaled_by_the_tags_of_their_own_slice(tmp_path):
     folder = tmp_path / "ct"
     folder.mkdir()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
+import warnings
 
+import cv2
+import numpy as np
 import pytest
 
-from pipelines import planning, shards, sources
+from pipelines import planning, readers, shards, sources, storage
 from pipelines.augment import load as load_augment
 from pipelines.label_map import load
 from pipelines.masks import MaskReading
@@ -108,3 +113,45 @@ def test_a_fingerprint_changes_with_options_and_files_alone(found, tmp_path):
     with open(plan.sources[0].mask, "ab") as file:
         file.write(b" ")
     assert plan.fingerprint(OPTIONS, {}) != before
+
+
+def test_colors_that_the_preprocessing_needs_are_planned_for_gray_images(tmp_path, draw):
+    draw(tmp_path, stems(2), gray=True)
+    layout = sources.Layout("train", str(tmp_path / "images"), str(tmp_path / "masks"))
+    gray = sources.pair(layout, None).sources
+    assert {p.channels for p in planning.plan(gray, OPTIONS)} == {1}
+    for text, channels in (("gamma=2", 1), ("color=BGR2HSV", 3)):
+        options = dataclasses.replace(OPTIONS, preparation=Preparation(preprocessing=text))
+        assert {p.channels for p in planning.plan(gray, options)} == {channels}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "whole"), [("png", 0), ("jpg", 0), ("webp", 1), ("bmp", 0), ("tif", 1), ("npy", 1)]
+)
+def test_of_an_image_elsewhere_no_more_is_fetched_than_its_header_takes(
+    tmp_path, monkeypatch, suffix, whole
+):
+    path, fetched = str(tmp_path / f"a.{suffix}"), []
+    pixels = np.random.default_rng(0).integers(0, 256, (211, 307, 3), dtype=np.uint8)
+    if suffix == "npy":
+        np.save(path, pixels)
+    else:
+        cv2.imwrite(path, pixels)
+
+    @contextlib.contextmanager
+    def fetch(path):
+        fetched.append(path)
+        yield path
+
+    monkeypatch.setattr(storage, "local_copy", fetch)
+    monkeypatch.setattr(storage, "open_read", functools.partial(open, mode="rb"))
+    monkeypatch.setattr(storage, "is_remote", lambda _: True)
+    source = sources.Source("a", f"a.{suffix}", path, "", "a")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert planning._headers([source], OPTIONS) == {path: readers.Header(211, 307, 3)}
+    assert not told, "of what is cut off, Pillow would warn the user"
+    assert fetched == [path] * whole  # its header is at its end, or is held to its size
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    assert planning._headers([source], OPTIONS) == {}, "the worker says what is wrong"

@@ -338,6 +338,23 @@ def test_as_many_as_are_allowed_are_left_out(tmp_path, prepare, flawed, read_spl
     assert manifest.verify(str(tmp_path / "out")) == []
 
 
+def test_a_long_list_of_what_cannot_be_used_is_cut_short_and_whole_in_the_file(
+    tmp_path, draw, prepare
+):
+    names = stems(25)
+    draw(tmp_path / "data", names)
+    for name in names[1:]:
+        (tmp_path / f"data/masks/{name}.png").unlink()
+    result = prepare("--split=train:1")
+    assert result.status == 1
+    told = result.err.partition("(--max_rejected=0):")[2]
+    assert told.count("the image has no mask") == 20
+    assert "  ... and 4 more" in told
+    assert f"All are listed in {tmp_path}/out/rejected.jsonl" in told
+    lines = (tmp_path / "out/rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in lines] == ["pair"] * 24
+
+
 def test_a_source_without_a_group_is_rejected_by_name(tmp_path, draw, prepare):
     draw(tmp_path / "data", ["p1", "p2", "p3", "odd"])
     result = prepare("--group_regex=p(\\d)")
@@ -423,6 +440,11 @@ def test_a_split_of_which_no_source_can_be_used_is_an_error(tmp_path, draw, prep
         (["--tile_overlap=2"], "--tile_overlap=2 with --tile_size=0"),
         (["--color_tolerance=-1"], "--color_tolerance=-1.0: expected an RGB distance"),
         (["--color_tolerance=nan"], "--color_tolerance=nan: expected an RGB distance"),
+        (["--tile_size=8", "--empty_tiles=1.5"], "--empty_tiles=1.5: expected a share, 0 to 1"),
+        (["--tile_size=8", "--empty_tiles=-0.1"], "--empty_tiles=-0.1: expected a share"),
+        (["--tile_size=8", "--empty_tiles=nan"], "--empty_tiles=nan: expected a share"),
+        (["--add_reduced"], "--add_reduced is for tiles: give --tile_size too"),
+        (["--intensity=minmx"], r'--intensity="minmx": expected .*Did you mean "minmax"'),
         (["--group_regex=("], r'--group_regex="\(" is not a regular expression'),
     ],
 )
@@ -566,3 +588,19 @@ def test_relative_paths_work(tmp_path, draw, prepare, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert prepare("--dataset=data", "--output=out").status == 0
     assert manifest.verify(str(Path("out"))) == []
+
+
+def test_a_name_that_is_no_utf8_is_rejected_and_listed(tmp_path, draw, prepare):
+    stems = ["p0", "p1", "p2", "p3"]
+    folder = tmp_path / "data"
+    draw(folder, stems)
+    odd = os.fsdecode(b"odd\xff")
+    for kind in ("images", "masks"):
+        (folder / kind / f"{stems[0]}.png").rename(folder / kind / f"{odd}.png")
+    result = prepare("--max_rejected=1")
+    assert result.status == 0, result.err
+    assert "1 source cannot be used" in result.err
+    (told,) = (tmp_path / "out" / "rejected.jsonl").read_bytes().decode().splitlines()
+    told = json.loads(told)
+    assert told["path"] == str(folder / "images" / "odd\\udcff.png")
+    assert told["reason"] == "its name is not UTF-8; rename the file"

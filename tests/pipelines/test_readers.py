@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +109,101 @@ def test_more_than_eight_bits_are_refused_unless_told_what_they_mean(tmp_path, s
     Image.fromarray(GRAY.astype(np.uint16) * 257).save(path)
     with pytest.raises(FlexsegError, match=rf"deep.{suffix} holds uint16 values.* 8.bit"):
         readers.read_image(str(path), 1)
+
+
+@pytest.mark.parametrize("orientation", DISPLAYED)
+@pytest.mark.parametrize("how", [("png", {}), ("tif", {}), ("tif", {"compression": "tiff_lzw"})])
+def test_class_ids_are_as_displayed_too(tmp_path, how, orientation):
+    path = str(tmp_path / f"a.{how[0]}")
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(GRAY).save(path, exif=exif, **how[1])
+    expected = DISPLAYED[orientation](GRAY)
+    assert np.array_equal(readers.read_index(path), expected)
+    assert np.array_equal(readers.read_image(path, 1)[..., 0], expected), "or they do not fit"
+    header = readers.read_header(path)
+    assert (header.height, header.width) == expected.shape
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
+def test_class_ids_with_transparency_are_those_without(tmp_path, mode):
+    image = Image.fromarray(GRAY)
+    if mode == "PA":
+        image = Image.merge("LA", (image, Image.fromarray(GRAY[::-1])))
+        image = Image.frombytes("PA", image.size, image.tobytes())
+    else:
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(GRAY[::-1]))
+    image.save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as written:
+        assert written.mode == mode
+    assert (readers.read_index(str(tmp_path / "a.tif")) == GRAY).all()
+
+
+def test_a_mask_of_class_ids_is_refused_for_what_a_mask_of_colors_is(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(GRAY).save(path, save_all=True, append_images=[Image.fromarray(GRAY[::-1])])
+    for read in (readers.read_index, readers.read_mask):
+        with pytest.raises(FlexsegError, match=r"a.tif holds 2 pages; one image per file"):
+            read(str(path))
+    Image.fromarray(GRAY).save(path)
+    for read in (readers.read_index, readers.read_mask):
+        with pytest.raises(FlexsegError, match=r"21x30, 630 pixels; .*--max_pixels=629"):
+            read(str(path), 629)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u2", "i4", "f8"])
+def test_an_array_of_another_type_is_a_mask_where_its_values_are(tmp_path, dtype):
+    saved = (GRAY % 2 if dtype == "?" else GRAY).astype(dtype)
+    np.save(tmp_path / "a.npy", saved)
+    read = readers.read_mask(str(tmp_path / "a.npy"))
+    assert read.dtype == np.uint8
+    assert (read == saved).all()
+    assert (readers.read_index(str(tmp_path / "a.npy")) == saved).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.5, "0.5 to 1"), (-1, "-1 to 1"), (256, "1 to 256"), (np.nan, "nan")]
+)
+def test_values_that_no_mask_has_are_told(tmp_path, value, told):
+    np.save(tmp_path / "a.npy", np.array([[1, value]]))
+    with pytest.raises(
+        FlexsegError, match=rf"a.npy holds \w+ values from {told}.*; expected whole"
+    ):
+        readers.read_mask(str(tmp_path / "a.npy"))
+
+
+def test_a_gzipped_file_says_what_it_is_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "a.pgm.gz"
+    path.write_bytes(gzip.compress(b"P5\n30 21\n255\n" + GRAY.tobytes()))
+    assert readers.read_header(str(path)) == readers.Header(21, 30, 1)
+    assert (readers.read_index(str(path)) == GRAY).all()
+    path.write_bytes(b"")
+    with pytest.raises(FlexsegError, match=r"a.pgm.gz is empty"):
+        readers.read_header(str(path))
+    with pytest.raises(FlexsegError, match=r"gone.pgm.gz is missing"):
+        readers.read_header(str(tmp_path / "gone.pgm.gz"))
+
+
+def test_an_array_of_other_axes_is_no_image(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 3)))
+    with pytest.raises(FlexsegError, match=r"a.npy is an array of 4 axes, not an image"):
+        readers.read_header(str(tmp_path / "a.npy"))
+
+
+def test_more_pixels_than_opencv_takes_are_told_with_the_remedy(tmp_path):
+    path, side = tmp_path / "a.png", 1 << 16  # said by the header alone
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b""))
+    with pytest.raises(FlexsegError, match=r"a.png cannot be .*OPENCV_IO_MAX_IMAGE_PIXELS"):
+        readers.read_image(str(path), 1, max_pixels=side**2)
 
 
 def test_a_color_image_is_never_reduced_to_gray(tmp_path, save):

@@ -180,3 +180,18 @@ def test_a_length_that_is_wrong_but_checked_is_cut_off():
 def test_pixels_of_classes_leave_out_the_ignore_id():
     mask = np.array([[0, 1, 1], [255, 3, 255]], np.uint8)
     assert records.class_pixels(mask, NUM_CLASSES).tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("count", [12, 13, 255])
+def test_pixels_of_many_classes_are_counted_as_those_of_few(count):
+    mask = np.random.default_rng(0).integers(0, count, (40, 50), dtype=np.uint8)
+    mask[::7] = 255
+    expected = np.bincount(mask.ravel(), minlength=256)[:count]
+    assert records.class_pixels(mask, count).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("jpeg", ("jpeg", 95)), ("jpeg:7", ("jpeg", 7)), ("png", ("png", 0))]
+)
+def test_an_encoding_has_its_quality(text, expected):
+    assert records.parse_encoding(text) == expected

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,15 @@ import pytest
 
 import flexseg
 from flexseg_errors import UsageError
-from pipelines import beam_job, job_progress, local_workers, manifest, shards, storage
+from pipelines import (
+    beam_job,
+    job_errors,
+    job_progress,
+    local_workers,
+    manifest,
+    shards,
+    storage,
+)
 
 ROOT = Path(__file__).parents[2]
 STEMS = [f"s{i:02d}" for i in range(14)]
@@ -415,3 +426,76 @@ def test_the_bar_counts_what_was_there_and_what_is_made(tmp_path):
         (work / f"{name}.done.json").touch()
         progress._update(bar)
         assert bar.n == 2 + made
+
+
+def test_the_bar_moves_while_files_appear(tmp_path, monkeypatch):
+    class Bar:
+        n = 0
+        moved = threading.Event()
+
+        def update(self, more):
+            self.n += more
+            if self.n:
+                self.moved.set()
+
+    bar = Bar()
+    monkeypatch.setattr(job_progress, "progress", lambda **_: contextlib.nullcontext(bar))
+    monkeypatch.setattr(job_progress, "is_terminal", lambda _: True)
+    with job_progress.JobProgress(str(tmp_path), "image", 2):
+        (tmp_path / "one").touch()
+        assert bar.moved.wait(10)
+        (tmp_path / "two").touch()
+    assert bar.n == 2, "and it stands where the work stood"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("ModuleNotFoundError: No module named 'pipelines'"), "have no flexseg: inst"),
+        (RuntimeError("x\nOSError: [Errno 122] Disk quota exceeded\n"), "disk of out is full (Di"),
+        (
+            RuntimeError("a\nflexseg_errors.FlexsegError: a.png is empty. [while running 'Make']"),
+            "a.png is empty. Run the same command again: what is finished is kept.",
+        ),
+        (ValueError("who knows"), None),
+    ],
+)
+def test_what_a_worker_met_is_explained_where_it_is_known(error, expected):
+    told = job_errors.explained(error, "out", "what is finished is")
+    assert told is None if expected is None else expected in str(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError("refused"), "cannot be reached; look at --job_endpoint"),
+        (type("GrpcTimeoutError", (Exception,), {})("late"), "cannot be reached; look at"),
+        (
+            ValueError("first\n\n  the last \n"),
+            "failed; look at its options and its log (ValueError: the last).",
+        ),
+        (ValueError(), "failed; look at its options and its log (ValueError: no message)."),
+    ],
+)
+def test_what_a_runner_elsewhere_objects_to_is_told_in_a_line(error, expected):
+    told = str(job_errors.failed(error, "DaskRunner"))
+    assert told.startswith("DaskRunner " + expected)
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted. Run the same command again to go on."),
+        (ZeroDivisionError("by 0"), 1, "unexpected RuntimeError: of Beam"),
+    ],
+)
+def test_what_beam_wraps_is_told_for_what_it_is(command, flags, monkeypatch, error, status, told):
+    def run(*_):
+        raise RuntimeError("of Beam") from error
+
+    monkeypatch.setattr(beam_job, "_run_beam", run)
+    level = logging.root.manager.disable
+    result = command(*flags, "--direct_num_workers=1")
+    assert (result.status, told in result.err) == (status, True), result.err
+    assert logging.root.manager.disable == level

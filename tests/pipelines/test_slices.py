@@ -579,6 +579,14 @@ def test_volumes_elsewhere_are_copied_for_as_long_as_they_are_open(shelf, tmp_pa
     assert not list((tmp_path / "copies").iterdir())
 
 
+def test_a_header_elsewhere_may_hold_its_data_itself(shelf):
+    write(shelf / "a.mha", BOX)
+    text = (shelf / "a.mha").read_bytes()
+    assert b"ElementDataFile = LOCAL" in text
+    (shelf / "a.mhd").write_bytes(text)
+    assert slices.shape("shelf://bucket/a.mhd", PLAIN, MAX_PIXELS) == BOX.shape[::-1]
+
+
 def test_what_is_said_of_a_copy_names_the_file_itself(shelf, tmp_path):
     image, mask = "shelf://bucket/d/image.nii", "shelf://bucket/d/mask.nii"
     with pytest.raises(FlexsegError, match=rf"^{image} is missing"):
@@ -606,16 +614,21 @@ def test_what_is_said_of_a_copy_names_the_file_itself(shelf, tmp_path):
 def test_volumes_elsewhere_are_found_by_name(shelf, monkeypatch):
     np.save(shelf / "a.npy", BOX)
     np.save(shelf / "b.npy", BOX[..., :3])
+    with open(shelf / "later.npy", "wb") as file:
+        np.lib.format.write_array(file, BOX, version=(2, 0))
+    for name, size in (("cut.npy", 30), ("odd.npy", 3), ("none.npy", 0)):
+        (shelf / name).write_bytes((shelf / "a.npy").read_bytes()[:size])
     (shelf / "p1").mkdir()
     for name in ("c.nii.gz", "d.png", "p1/1.dcm", "p1/2.ima", "p1/README"):
         (shelf / name).write_bytes(b"anything")
     root = "shelf://bucket"
     stems, consumed = volumes.find_volumes(root, list(storage.walk(root)))
-    assert stems == {"a": f"{root}/a.npy", "c": f"{root}/c.nii.gz", "p1": f"{root}/p1"}
-    assert consumed == {"a.npy", "c.nii.gz", "p1/1.dcm", "p1/2.ima"}
+    arrays = {"a": f"{root}/a.npy", "later": f"{root}/later.npy"}
+    assert stems == {**arrays, "c": f"{root}/c.nii.gz", "p1": f"{root}/p1"}
+    assert consumed == {"a.npy", "later.npy", "c.nii.gz", "p1/1.dcm", "p1/2.ima"}
     for path in stems.values():
         assert volumes.is_volume(path)
-    for name in ("b.npy", "d.png", "p1/README", "none"):
+    for name in ("b.npy", "cut.npy", "odd.npy", "none.npy", "d.png", "p1/README", "none"):
         assert not volumes.is_volume(f"{root}/{name}")
     monkeypatch.setattr(Shelf, "names", None)
     assert not volumes.is_volume(f"{root}/d.png")  # without a request

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from flexseg_errors import FlexsegError
 from pipelines import sources
-from pipelines.sources import Layout
+from pipelines.slices import VolumeReading
+from pipelines.sources import Layout, Rejected
 
 
 def folder_of(tmp_path, images, masks, split=""):
@@ -185,3 +187,56 @@ def test_the_partner_of_a_mask_with_suffix_is_missed_under_its_own_stem(tmp_path
     layout = folder_of(tmp_path, ["1.jpg", "2.jpg"], ["1_EX.tif", "3_EX.tif"])
     rejected = sources.pair(layout, None, "_EX").rejected
     assert [r.path.rpartition("/")[2] for r in rejected] == ["2.jpg", "3_EX.tif"]
+
+
+# ---- Volumes -----------------------------------------------------------------------------------
+
+
+def volumes_of(tmp_path, images, masks):
+    """Arrays of the shapes given by name, paired; and what became of their slices."""
+    layout = folder_of(tmp_path, images, masks)
+    for kind, shapes in (("images", images), ("masks", masks)):
+        for name, shape in shapes.items():
+            if name.endswith(".npy"):
+                np.save(tmp_path / kind / name, np.zeros(shape, np.uint8))
+    found = sources.pair(layout, None)
+    made, rejected = sources.with_slices(found.sources, VolumeReading(), 100)
+    return made, found.rejected + rejected
+
+
+def test_a_volume_becomes_a_source_for_each_slice_of_one_group(tmp_path):
+    made, rejected = volumes_of(
+        tmp_path, {"v.npy": (3, 5, 7), "one.npy": (1, 5, 7)}, {"v.npy": (3, 5, 7), "one.png": ()}
+    )
+    assert not rejected
+    assert [(s.id, s.slice, s.group) for s in made] == [
+        ("one/00000", 0, "one"),  # a single slice may have an image for its mask
+        ("v/00000", 0, "v"),
+        ("v/00001", 1, "v"),
+        ("v/00002", 2, "v"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "named", "stage", "reason"),
+    [
+        (("v.png", ()), ("v.npy", (3, 5, 7)), "v.png", "pair", "the image is no volume, but its"),
+        (("v.npy", (3, 5, 7)), ("v.png", ()), "v.npy", "pair", "the volume has 3 slices, but its"),
+        (("v.npy", (3, 11, 10)), ("v.npy", (3, 11, 10)), "v.npy", "header", "is 11x10, 110 pixels"),
+        (("v.nii", ()), ("v.nii", ()), "v.nii", "header", "is empty."),
+    ],
+)
+def test_a_volume_that_cannot_be_used_is_rejected_with_its_reason(
+    tmp_path, image, mask, named, stage, reason
+):
+    made, rejected = volumes_of(tmp_path, dict([image]), dict([mask]))
+    assert not made
+    path = str(tmp_path / "images" / named)
+    assert rejected == [Rejected(path, stage, rejected[0].reason)]
+    assert rejected[0].reason.startswith(reason), "the path stands before it already"
+
+
+def test_a_slice_that_has_the_id_of_an_image_is_an_error(tmp_path):
+    names = {"v.npy": (3, 5, 7), "v/00001.png": ()}
+    with pytest.raises(FlexsegError, match=r'another source has the id "v/00001" too. Rename'):
+        volumes_of(tmp_path, names, names)

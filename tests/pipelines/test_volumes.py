@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -371,6 +372,25 @@ def test_the_array_of_an_hdf5_file_is_found_or_asked_for(tmp_path):
         file["image"] = STORED[::-1]
     with volumes.open_volume(path) as volume:
         assert (np.stack(list(volume)) == STORED[::-1]).all()
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.h5"])
+def test_a_volume_without_slices_is_refused(tmp_path, name):
+    FORMATS[name][0](tmp_path / name, STORED[:0])
+    with pytest.raises(FlexsegError, match=rf"{name} holds no slice"):
+        volumes.open_volume(str(tmp_path / name))
+
+
+def test_what_the_disk_objects_to_is_no_damage(tmp_path):
+    np.save(tmp_path / "a.npy", STORED)
+
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with volumes.open_volume(str(tmp_path / "a.npy")) as volume:
+        broken = dataclasses.replace(volume, _plane=fail)
+        with pytest.raises(FlexsegError, match=r"a.npy cannot be read: Permission denied\.$"):
+            broken.slice(0)
 
 
 def test_slices_are_limited_by_their_pixels(tmp_path):

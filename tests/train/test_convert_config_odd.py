@@ -3,6 +3,7 @@
 import ast
 import configparser
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from flexseg_errors import FlexsegError
 from pipelines import augment
-from tests.train.old_config_texts import BASES, changed, convert, everything, ini
+from tests.train.old_config_texts import BASES, changed, convert, everything, flags, ini
+from train import convert_config, old_config
 from train import experiment as experiments
-from train import old_config
+from train.old_config.ini import is_old
 from train.old_config.ini import read as read_ini
 
 CONFIGS = Path(__file__).parent / "old_configs"
@@ -337,3 +339,214 @@ def test_an_output_that_cannot_be_made_is_told(command, tmp_path):
     assert result.err.count("\n") == 1
     assert "unexpected" not in result.err
     assert sorted(os.listdir(tmp_path)) == ["file", "x.config"]
+
+
+GENERATED = {"model.generator": "True", "augmentor.deformation": "True"}
+OTSU, TRUNC = '"cv2.THRESH_OTSU"', '"cv2.THRESH_TRUNC"'
+BASE, NORMALIZED, COLORED = (
+    {"dataset.datasetclass": f'"{name}ImageMaskDataset"'}
+    for name in ("Base", "Normalized", "RGB2Grayscale")
+)
+DIVIDED = {"dataset.image_normalize": "True"}
+# dialect, changes, the key that a note is on, its place, what the note says of the key
+NOTED = [
+    ("flex", {**GENERATED, "deformation.sigmoid": "9", "deformation.sigmoids": "[7]"},
+     "deformation.sigmoid", "augmentation", "had no effect: sigmoids took its place."),
+    ("flex", {"model.final_activation": '"sigmoid"'}, "model.final_activation", "model.head",
+     "had no effect: several classes got a softmax."),
+    ("flex", {"train.steps_per_epoch": "9"}, "train.steps_per_epoch", "train.steps_per_epoch",
+     "had no effect: [model] generator is not True."),
+    ("api", {"train.validation_steps": "9"}, "train.validation_steps", "train.steps_per_epoch",
+     "had no effect: [model] generator is not True."),
+    ("flex", {"model.model": '"TensorFlowFlexAttentionUNet"', "model.input_normalize": "True"},
+     "model.input_normalize", "model.input_normalization",
+     "had no effect: this network took the values as they were."),
+    ("flex", {"model.model": '"TensorFlowFlexMultiResUNet"', "model.input_normalize": "False"},
+     "model.input_normalize", "model.input_normalization",
+     "had no effect: this network always divided by 255."),
+    ("flex", {"model.model": '"TensorFlowFlexTransUNet"', "model.filter_num": "[64, 128]"},
+     "model.filter_num", "model.decoder_filters", "has no counterpart: the decoder has 4 levels."),
+    ("flex", {"model.model": '"TensorFlowFlexEfficientUNet"', "model.efficientnet": '"B6"'},
+     "model.efficientnet", "model.variant",
+     "crashed the old program, which knew no B6; here it works."),
+    ("api", {"image.contrast_alpah": "2"}, "image.contrast_alpah", "prepare",
+     "had no effect: [image] contrast_adjuster is not True."),
+    ("api", {"mask.normalized_threshold": "0.5"}, "mask.normalized_threshold", "prepare",
+     "had no effect: [dataset] datasetclass is not NormalizedImageMaskDataset."),
+    ("api", {"model.evaluation": '"holdout"'}, "model.evaluation", "evaluate",
+     "could not have worked: there is no section of that name; test is taken."),
+    ("api", {"dataset.datasetclass": '"OtherDataset"'}, "dataset.datasetclass", "prepare",
+     "could not have worked: the old program had no such class; ImageMaskDataset is taken."),
+    ("api", {"mask.classes": '["a", "b", "c"]'}, "mask.classes", "label_map",
+     "has no counterpart: expected 2 names."),
+    ("api", {"mask.binarize": "True", "mask.algorithm": OTSU, "mask.threshold": "60"},
+     "mask.threshold", "prepare", "had no effect: the algorithm finds it."),
+    ("api", {"mask.binarize": "True", "mask.algorithm": '"MEAN"', "mask.threshold": "60"},
+     "mask.algorithm", "prepare", "could not have worked: the old program knew OTSU, TRIANGLE, "
+     "BINARY and TRUNC; BINARY is taken."),
+    ("api", {"mask.threshold": "60"}, "mask.threshold", "prepare",
+     "had no effect: masks were not binarized, so that all but 0 was foreground."),
+    ("api", {**BASE, "mask.binarize": "True"}, "mask.binarize", "prepare",
+     "had no effect: BaseImageMaskDataset did not binarize masks."),
+    ("api", {**NORMALIZED, "mask.algorithm": TRUNC}, "mask.algorithm", "prepare",
+     "had no effect: NormalizedImageMaskDataset did not binarize masks."),
+    ("api", {**COLORED, "mask.mask_colors": "[(9,0,0)]", "mask.threshold": "60"},
+     "mask.threshold", "prepare",
+     "had no effect: RGB2GrayscaleImageMaskDataset did not binarize masks."),
+    ("api", {**BASE, "mask.blur": "True"}, "mask.blur", "prepare",
+     "had no effect: BaseImageMaskDataset did not blur masks."),
+    ("api", {**NORMALIZED, "mask.blur": "True", "mask.blur_size": "(5,5)"}, "mask.blur_size",
+     "prepare", "had no effect: NormalizedImageMaskDataset did not blur masks."),
+    ("api", {**COLORED, "mask.mask_colors": "[(9,0,0)]", "mask.blur": "True"}, "mask.blur",
+     "prepare", "has no counterpart: it made all that lies within half of blur_size of foreground "
+     "foreground, too."),
+    ("api", DIVIDED, "dataset.image_normalize", "model.input_normalization",
+     "was done once more by [model] input_normalize; here it is done once."),
+    ("api", {**DIVIDED, "model.input_normalize": "False"}, "dataset.image_normalize",
+     "model.input_normalization", "is done by the network here: it divides by 255."),
+    ("api", {**DIVIDED, "model.model": '"TensorflowMultiResUNet"'}, "dataset.image_normalize",
+     "model.input_normalization",
+     "was done once more by this network, always; here it is done once."),
+    ("api", {**DIVIDED, "model.model": '"TensorflowAttentionUNet"'}, "dataset.image_normalize",
+     "model.input_normalization", "is done by the network here: it divides by 255."),
+    ("api", {**DIVIDED, "model.model": '"TensorflowDeepLabV3Plus"'}, "dataset.image_normalize",
+     "model.input_normalization",
+     "has no counterpart: the network brings images to what its first weights know."),
+    ("flex", {"train.epochs": "5 5 ; fifty"}, "train.epochs", "train.epochs",
+     "could not be read (it is no Python value), so that the old program silently took its "
+     "default, 100, which stands here, too."),
+    ("flex", {"train.epochs": "1.5"}, "train.epochs", "train.epochs",
+     "could not have worked: expected a whole number; 100 is taken."),
+    ("flex", {"model.learning_rate": '"low"'}, "model.learning_rate", "optimizer.learning_rate",
+     "could not have worked: expected a number; 0.0001 is taken."),
+    ("flex", {"model.generator": '"yes"'}, "model.generator", "train.steps_per_epoch",
+     "could not have worked: expected True or False; False is taken."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "changes", "key", "place", "text"), NOTED)
+def test_a_note_names_key_value_and_line_and_says_the_one_thing_that_is_so(
+    tmp_path, dialect, changes, key, place, text
+):
+    config = changed(dialect, changes)
+    conversion = convert(tmp_path, config)
+    section, _, name = key.partition(".")
+    line = 1 + config.splitlines().index(f"{name} = {changes[key]}")
+    start = f"[{section}] {name} = {changes[key]} (line {line}) "
+    of_key = [note for note in conversion.notes if note.text.startswith(start)]
+    assert [(note.place, note.text.removeprefix(start)) for note in of_key] == [(place, text)]
+    experiments.from_dict(conversion.experiment)
+
+
+def test_a_file_without_a_color_map_gets_that_of_the_old_sample(tmp_path):
+    changes = {"mask.rgb_map": None, "model.num_classes": "4"}
+    conversion = convert(tmp_path, changed("flex", changes))
+    (told,) = notes(conversion, "label_map")
+    assert told == "[mask] rgb_map is missing: these are the colors of the old program's sample."
+    colors = [[list(c) for c in entry.colors] for entry in conversion.label_map.classes]
+    assert colors == [[[0, 0, 0]], [[0, 255, 0]], [[255, 0, 0]], [[0, 0, 255]]]
+
+
+def test_two_classes_painted_in_one_color_are_black_and_white(tmp_path):
+    changes = {"segmentation.colorize": "True", "segmentation.black": '"red"',
+               "segmentation.white": '"#ff0000"'}  # fmt: skip
+    conversion = convert(tmp_path, changed("api", changes))
+    assert "[segmentation] black and white are the same color." in notes(conversion, "label_map")
+    colors = [[list(c) for c in entry.colors] for entry in conversion.label_map.classes]
+    assert colors == [[[0, 0, 0]], [[255, 255, 255]]]
+
+
+@pytest.mark.parametrize("off", ["model.generator", "generator.augmentation"])
+def test_augmentation_that_was_not_used_is_converted_and_left_out_of_the_commands(tmp_path, off):
+    changes = {"model.generator": "True", "augmentor.hflip": "True", off: "False"}
+    conversion = convert(tmp_path, changed("flex", changes))
+    section, _, key = off.partition(".")
+    said = notes(conversion, "augmentation")
+    assert (
+        f"The old program did not use this: [{section}] {key} is not True. The commands leave it "
+        "out."
+    ) in said
+    assert any(variant["name"] == "hflipped" for variant in conversion.augmentation["variants"])
+    assert not any("--augment" in flag for flag in flags(conversion, "prepare"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("-1", "all"), ("-0.2", "all"), ("1e9", "nothing"), ("2", "nothing")],
+)
+def test_a_share_that_no_gray_value_is_between_is_told(tmp_path, text, said):
+    conversion = convert(
+        tmp_path, changed("api", {**NORMALIZED, "mask.normalized_threshold": text})
+    )
+    kept = {"all": 0, "nothing": 254}[said]
+    assert (
+        f"With the threshold of [mask] {said} was foreground, of which nothing can be learned; "
+        f"{kept} is taken."
+    ) in notes(conversion, "prepare")
+    assert f"--mask_kind=binary:{kept}" in flags(conversion, "prepare")
+
+
+def test_colors_may_stand_as_a_list_or_beside_names_or_ids(tmp_path):
+    for text in ("[(9,0,0),(0,8,0)]", "{(9,0,0): 1, (0,8,0): 2}",
+                 "{'cell': (9,0,0), 'wall': (0,8,0)}"):  # fmt: skip
+        conversion = convert(tmp_path, changed("api", {**COLORED, "mask.mask_colors": text}))
+        assert conversion.label_map.classes[1].colors == ((9, 0, 0), (0, 8, 0)), text
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [("TensorFlowFlexUNet", "[train] images_dir"), ("TensorflowUNet", "[train] image_datapath")],
+)
+def test_without_folders_the_network_tells_the_generation(tmp_path, model, missing):
+    text = f'[model]\nmodel = "{model}"\nnum_classes = 1\nbase_filters = 8\ndropout_rate = 0.1\n'
+    if model == "TensorflowUNet":
+        text += 'learning_rate = 0.1\nloss = "dice_loss"\nmetrics = ["dice_coef"]\n'
+        text += "[train]\nepochs = 1\nbatch_size = 1\n"
+    with pytest.raises(FlexsegError, match=re.escape(f"{missing} is missing, and is needed.")):
+        convert(tmp_path, text)
+
+
+def test_tiles_that_were_taken_from_another_folder_are_told(tmp_path):
+    changes = {"train.epoch_change_infer": "True", "train.epoch_change_tiledinfer": "True",
+               "tiledinfer.images_dir": '"./other"'}  # fmt: skip
+    conversion = convert(tmp_path, changed("api", changes))
+    assert conversion.experiment["train"]["preview_folder"] == "./mini/images"
+    assert (
+        "The old program took tiled ones from [tiledinfer] images_dir, ./other; one folder serves "
+        "both here."
+    ) in notes(conversion, "train.preview_folder")
+
+
+@pytest.mark.parametrize("text", ["", "; nothing\n\n# more\n"])
+def test_a_file_of_nothing_is_no_old_config(tmp_path, text):
+    path = tmp_path / "x"
+    path.write_text(text)
+    assert not is_old(str(path))
+
+
+def test_a_path_that_no_system_takes_is_told():
+    with pytest.raises(FlexsegError, match=r"'a\\x00b' cannot be read"):
+        read_ini("a\0b")
+    assert not is_old("a\0b")
+
+
+def test_signs_beyond_what_python_reads_are_told(tmp_path):
+    for count in (1500, 4000, 8000):
+        path = tmp_path / "x.config"
+        path.write_text(f"[train]\nepochs = {'-' * count}1\n")
+        with pytest.raises(FlexsegError, match=r"line 2, \[train\] epochs is nested too deeply"):
+            read_ini(str(path))
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert_config.storage, "write_whole", full)
+    with pytest.raises(FlexsegError, match=r"--output=.*out cannot be written: No space left"):
+        convert_config.write(str(tmp_path / "out"), {"a.yaml": "a"})
+
+
+def test_commands_of_a_remote_folder_name_it_as_it_is():
+    assert convert_config._from_config("s3://b/converted", "p/x.config") == "s3://b/converted"
+    assert convert_config._from_config("p/converted", "p/x.config") == "converted"

@@ -1,9 +1,12 @@
 """Which processes train together: what TF_CONFIG may say, and what is said of what it may not."""
 
 import json
+import signal
 import socket
+import threading
 
 import pytest
+import tensorflow as tf
 
 from flexseg_errors import FlexsegError
 from train import distribution
@@ -118,3 +121,45 @@ def test_a_mistake_in_tf_config_is_told_by_the_command_and_leaves_no_run(
     assert done.status == 1
     assert "says that this is worker 5" in done.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Barrier timed out.\nMore."), "Barrier timed out"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_workers_that_do_not_meet_are_told(monkeypatch, error, told):
+    def fail():
+        raise error
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{free.getsockname()[1]}", "h2:5001"]
+    monkeypatch.setenv("TF_CONFIG", config({"worker": addresses})["TF_CONFIG"])
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", fail)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(FlexsegError) as raised:
+        distribution.make_strategy(DistributeConfig())
+    assert str(raised.value) == (
+        f"The workers {addresses[0]}, h2:5001 did not come together: {told}. See to it that each "
+        "is started once, with the same cluster in TF_CONFIG, and can reach the others."
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_while_workers_wait_ctrl_c_ends_the_process_unless_signals_are_somebody_elses():
+    seen = []
+
+    def look():
+        with distribution._ended_by_ctrl_c():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    look()
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL, before]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -169,3 +171,52 @@ def test_what_cannot_be_looked_at_or_removed_stops_nothing(planned, monkeypatch,
     monkeypatch.setattr(break_training.storage, "remove", fail)
     break_training.remove(run)
     assert "cannot be removed" in capsys.readouterr().err
+
+
+def test_colors_are_converted_as_predict_converts_them(pictures, planned, untrained, command):
+    """By OpenCV, which has no equal in the graph."""
+    folder = pictures / "one"
+    folder.mkdir()
+    (pictures / "c.tif").rename(folder / "c.tif")
+    keys = {"train.preview_folder": folder, "train.preview_mode": "tiled"}
+    run = untrained(keys)
+    plain, steps = run.preparation, "gamma=1.5,color=cv2.COLOR_BGR2HSV_FULL"
+    for name in (runs.EXPERIMENT, runs.INPUT, runs.LABEL_MAP):
+        os.remove(run.path(name))
+    run = dataclasses.replace(run, preparation=dataclasses.replace(plain, preprocessing=steps))
+    shutil.move(run.path("best"), pictures / "best")
+    runs.claim(run)
+    shutil.move(pictures / "best", run.path("best"))
+    model = run.load_model()
+    epoch_previews.FolderPreviews(run, model).write(0)
+    output = pictures / "predicted"
+    done = command("predict", f"--model={run.folder}", f"--images={folder}", f"--output={output}")
+    assert done.status == 0, done.err
+    image = cv2.imread(str(folder / "c.tif"))[..., ::-1].copy()
+    unlike = dataclasses.replace(run, preparation=plain).segmenter(model).probabilities(image)
+    with (
+        Image.open(run.path("epoch_change_tiled_infer", "Epoch_1_c.png")) as seen,
+        Image.open(output / "c.png") as wanted,
+    ):
+        np.testing.assert_array_equal(np.asarray(seen), np.asarray(wanted))
+        assert (np.asarray(seen) != unlike.numpy().argmax(-1)).any(), "the conversion matters"
+
+
+def test_examples_that_are_all_padding_are_not_shown(dataset, monkeypatch):
+    import tensorflow as tf
+
+    from pipelines import batches
+    from pipelines.label_map import IGNORE_ID
+
+    masks = np.full((4, 1, 2, 2), IGNORE_ID, np.uint8)
+    masks[1, 0, 0, 0] = 0  # background is something to be seen
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None, None] * np.ones(
+        (1, 1, 2, 2, 3), np.uint8
+    )
+    made = tf.data.Dataset.from_tensor_slices({"image": images, "mask": masks})
+    monkeypatch.setattr(batches, "evaluation", lambda *_: made)
+    manifest = manifests.load(str(dataset))
+    valid = dataclasses.replace(manifest.split("valid"), examples=4)
+    manifest = dataclasses.replace(manifest, splits={**manifest.splits, "valid": valid})
+    (sample,) = epoch_previews.choose_samples(manifest, 2, None)
+    assert (sample.image == 1).all()

@@ -15,9 +15,11 @@ from PIL import Image
 from scipy import ndimage
 
 from flexseg_errors import FlexsegError
-from pipelines import batches
+from pipelines import batches, folds
 from pipelines import manifest as manifests
 from train import evaluate, runs
+
+from .conftest import experiment_of, prepare
 
 KEYS = {
     "split",
@@ -461,3 +463,32 @@ def test_an_evaluation_that_fails_leaves_the_old_one(untrained, dataset, monkeyp
     with pytest.raises(FlexsegError, match="no space left"):
         evaluate.write(run, evaluation)
     assert path.read_bytes() == before
+
+
+def test_a_run_on_a_fold_is_evaluated_on_its_own_fold(sources, tmp_path):
+    """Of fewer folds, each may hold what it was trained on."""
+    folded = prepare(sources, tmp_path / "folded", "--folds=3", "--split=train:0.75,test:0.25")
+    manifest = folds.view(manifests.load(str(folded)), 2)
+    run = runs.plan(str(tmp_path / "fold"), experiment_of({"data.fold": 2}), manifest)
+    for data in (None, str(folded)):
+        seen = evaluate.dataset_of(run, data)
+        assert seen == manifest
+        assert sources_in(seen, "valid").isdisjoint(sources_in(seen, "train"))
+        assert sources_in(seen, "valid") == sources_in(manifests.load(str(folded)), "fold2")
+        assert set(seen.splits) == {"train", "valid", "test"}
+    fewer = prepare(sources, tmp_path / "fewer", "--folds=2")
+    with pytest.raises(FlexsegError) as error:
+        evaluate.dataset_of(run, str(fewer))
+    assert str(error.value) == (
+        f"The run {run.folder} has fold 2 for its valid split, but {fewer} has the folds 0 to 1. "
+        f"Give the dataset that it was trained on ({folded}), or one without folds."
+    )
+
+
+def test_a_run_on_a_fold_takes_a_dataset_without_folds_as_it_is(dataset, planned):
+    run = dataclasses.replace(planned(), experiment=experiment_of({"data.fold": 2}))
+    assert evaluate.dataset_of(run, str(dataset)) == manifests.load(str(dataset))
+
+
+def sources_in(manifest, split):
+    return {name for name, *_ in batches.whole_images(manifest, split)}

@@ -373,3 +373,20 @@ def test_a_section_with_nothing_below_it_keeps_its_defaults(tmp_path):
     assert experiments.load(str(path)) == experiments.Experiment()
     changed = experiments.load(str(path), {"train.epochs": "3"})
     assert changed.train.epochs == 3
+
+
+@pytest.mark.parametrize("text", ["%d/mini_test", "@new", "`x`", "a: b: c", "[mini", "'mini"])
+def test_a_flag_that_is_no_yaml_is_text(text):
+    made = from_flags(f"--config.train.preview_folder={text}")
+    assert made.train.preview_folder == text
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"), [("null", "none"), ("~", "none"), ("yes", "true"), ("2024", "2024")]
+)
+def test_text_may_look_like_something_else(text, folder, tmp_path):
+    """As YAML reads it; what is null is the "none" of keys that have one."""
+    path = tmp_path / "e.yaml"
+    path.write_text(f"train: {{preview_folder: {text}}}\n")
+    assert experiments.load(str(path)).train.preview_folder == folder
+    assert experiments.load(str(path)).train.has_preview_folder == (folder != "none")

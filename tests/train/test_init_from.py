@@ -1,7 +1,9 @@
 """A training that begins with the best weights of another run."""
 
+import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 import flexseg
 from flexseg_errors import FlexsegError
-from train import checkpoints, init_from, loop, runs
+from train import checkpoints, init_from, loop, runs, train
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +169,70 @@ def test_a_run_without_origin_keeps_no_first_checkpoint(source):
     assert checkpoints.step_of(checkpoints.latest(str(source / "checkpoints"))) > 0
     assert not (source / "checkpoints" / "step-000000000").exists()
     assert json.loads((source / runs.BEST).read_text())["epoch"] == 0
+
+
+@pytest.mark.parametrize("left", ["step-000000000.tmp", "step-000000000"])
+def test_a_kill_before_the_first_checkpoint_is_whole_costs_nothing(
+    planned, untrained, tmp_path, left
+):
+    """Here, half of it was written; elsewhere (s3://), all but its state was sent.
+
+    The weights are taken again then. Those that were drawn would be no error anybody sees.
+    """
+    origin = untrained(folder=tmp_path / "origin")
+    run = init_from.plan(planned({"train.seed": 5}), origin.folder)
+    runs.claim(run)
+    folder = tmp_path / "run" / runs.CHECKPOINTS / left
+    folder.mkdir(parents=True)
+    (folder / "variables.index").write_bytes(b"half")
+    model = run.build()
+    train._begin(run, model)
+    sent = []
+    copy = dataclasses.replace(run, work=str(tmp_path / "copy"))  # has what is whole: nothing
+    for where in (run, copy):
+        steps = SimpleNamespace(checkpoint=tf.train.Checkpoint(model=model))
+        init_from.keep(where, steps, lambda: sent.append(1))
+        assert checkpoints.latest(where.path(runs.CHECKPOINTS)).endswith("step-000000000")
+    assert sent == [1, 1]
+    for variable, value in zip(model.weights, best_of(origin.folder).values(), strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, variable.path)
+
+
+def test_where_no_checkpoint_is_whole_each_is_told_and_nothing_is_begun(
+    planned, untrained, tmp_path, capsys
+):
+    run = init_from.plan(planned(), untrained(folder=tmp_path / "origin").folder)
+    runs.claim(run)
+    folder = run.path(runs.CHECKPOINTS)
+    variables = tf.train.Checkpoint(v=tf.Variable(1.0))
+    for step in (3, 6):
+        checkpoints.save(folder, step, variables, {}, keep=9)
+        (tmp_path / "run/checkpoints" / f"step-00000000{step}/variables.index").unlink()
+    model = run.build()
+    drawn = model.get_weights()
+    train._begin(run, model)
+    for value, before in zip(model.get_weights(), drawn, strict=True):
+        np.testing.assert_array_equal(value, before)
+    capsys.readouterr()
+    with pytest.raises(FlexsegError, match=r"No checkpoint in .* is whole\. Give a new --run"):
+        init_from.keep(run, None, None)
+    err = capsys.readouterr().err
+    for step in (3, 6):
+        told = f"The checkpoint {folder}/step-00000000{step} is left out: variables.index is missi"
+        assert told in err
+
+
+def test_of_many_variables_that_do_not_fit_some_are_told_and_the_rest_counted(
+    planned, untrained, tmp_path, capsys
+):
+    origin = untrained(folder=tmp_path / "origin")
+    keys = {"model.levels": 4}
+    run = init_from.plan(planned(keys), origin.folder)
+    model = run.build()
+    init_from.apply(run, model)
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("  anew: ")]
+    taken = int(lines[0].removeprefix("Begins with ").split()[0])
+    assert lines[0] == f"Begins with {taken} of {len(model.weights)} variables of {origin.folder}."
+    assert len(told) == 12
+    assert lines[-1] == f"  and {len(model.weights) - taken - 12} more"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn.utils.class_weight
 
+from flexseg_errors import FlexsegError
 from train.class_weights import KINDS, class_weights, describe
 
 PIXELS, EXAMPLES = (800_000, 150_000, 0, 40_000, 10_000), (20, 15, 0, 2, 10)
@@ -77,7 +78,7 @@ def test_effective_weights_go_from_equal_to_inverse():
 
 
 def test_what_makes_no_weights_is_refused():
-    with pytest.raises(ValueError, match="No class occurs"):
+    with pytest.raises(FlexsegError, match="no pixel of the training examples"):
         class_weights("inverse", (0, 0), (0, 0))
     with pytest.raises(ValueError, match="harmonic is none of none, inverse"):
         class_weights("harmonic", PIXELS, EXAMPLES)

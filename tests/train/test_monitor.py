@@ -127,3 +127,12 @@ def test_a_class_without_a_pixel_in_the_split_is_refused_when_planned(
         runs.plan(str(folder), monitored(f"{prefix}dice/class_2"), manifest)
     runs.plan(str(folder), monitored(f"{prefix}dice/class_1"), manifest)
     assert not folder.exists()
+
+
+def test_a_class_may_be_monitored_where_there_is_no_valid_split(dataset, tmp_path):
+    """The newest weights are the best then, whatever is monitored."""
+    manifest = manifests.load(str(dataset))
+    train = {"train": manifest.split("train")}
+    alone = dataclasses.replace(manifest, splits=train)
+    run = runs.plan(str(tmp_path / "run"), monitored("val_dice/class_2"), alone)
+    assert run.experiment.train.monitor == "val_dice/class_2"

@@ -374,3 +374,11 @@ def test_this_machines_device_is_found():
     assert found.memory > 0
     if found.kind == "cpu":
         assert found.memory <= devices.ram() // 2
+
+
+def test_without_foreground_or_examples_there_is_nothing_to_weigh_or_to_train_on():
+    plan = planned(split(shares=(1.0, 0.0)))
+    assert {"train.class_weights", "data.foreground_share"}.isdisjoint(plan.values)
+    assert any("No training pixel is class_1" in note for note in plan.notes)
+    with pytest.raises(FlexsegError, match='The split "train" of somewhere/records holds no exam'):
+        planned(split(each=0))

@@ -16,8 +16,10 @@ import tensorflow as tf
 
 import flexseg
 from flexseg_errors import FlexsegError
-from train import checkpoints, loop, runs
+from pipelines import storage
+from train import checkpoints, loop, resume, runs
 from train.stop_signal import StopSignal
+from train.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 # All that could get out of step: dropout, augmentation, order, a plateau, patience, batch
@@ -326,3 +328,42 @@ def test_a_checkpoint_that_lacks_a_variable_is_refused(tmp_path):
     more = tf.train.Checkpoint(v=tf.Variable(0.0), w=tf.Variable(0.0))
     with pytest.raises(FlexsegError, match=r"w \[\] is missing"):
         checkpoints.restore(checkpoints.latest(str(tmp_path)), more)
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_guessed_at(planned):
+    run = planned()
+    state = {"step": 3, "weather": "fine", "mood": "good"}
+    path = run.path(runs.CHECKPOINTS)
+    checkpoints.save(path, 3, variables_of(1.0), state, keep=1)
+    workers = Workers(tf.distribute.OneDeviceStrategy("CPU:0"), None)
+    with pytest.raises(FlexsegError) as error:
+        resume.restore(run, variables_of(0.0), workers)
+    assert str(error.value) == (
+        f"The checkpoint {path}/step-000000003 says mood, weather, which this version of flexseg "
+        "does not know. Go on with the version that began the run."
+    )
+
+
+def test_what_there_is_to_go_on_from_is_told(planned, monkeypatch):
+    run = planned()
+    assert resume.kept(run) == "There is no checkpoint yet."
+    for step in (8, 12):
+        checkpoints.save(run.path(runs.CHECKPOINTS), step, variables_of(1.0), {}, keep=9)
+    os.makedirs(run.path(runs.CHECKPOINTS, "step-000000013.tmp"))
+    assert resume.kept(run) == "The last checkpoint is that of step 12."
+
+    def gone(_):
+        raise FlexsegError("s3://b cannot be reached.")
+
+    monkeypatch.setattr(storage, "names", gone)
+    told = "Which checkpoint is the last cannot be seen: s3://b cannot be reached."
+    assert resume.kept(run) == told
+
+
+def test_a_file_of_the_first_worker_is_waited_for(planned, monkeypatch):
+    naps = []
+    monkeypatch.setattr(resume.time, "sleep", naps.append)
+    resume.see(planned(), lambda: len(naps) == 3, "the run")
+    assert naps == [1, 1, 1]
+    with pytest.raises(FlexsegError, match=r"does not see the run, .* --run=.* must be the same"):
+        resume.see(planned(), lambda: False, "the run")

@@ -1,5 +1,6 @@
 """A run directory belongs to one experiment on one dataset, and says so."""
 
+import dataclasses
 import os
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from train import evaluate, runs
+from train import experiment as experiments
 
 
 def test_a_run_read_back_is_the_run_that_was_planned(planned):
@@ -235,3 +237,41 @@ def test_a_run_of_mixed_precision_predicts_in_float32(untrained):
     run = untrained({"train.precision": "mixed_bfloat16"})
     assert run.build().get_layer("bridge_conv1").compute_dtype == "bfloat16"
     assert run.load_model().get_layer("bridge_conv1").compute_dtype == "float32"
+
+
+def test_trained_weights_need_no_download(planned, monkeypatch, tmp_path):
+    """A backbone's first weights are not fetched for a run that has its own."""
+    asked = []
+
+    class Network:
+        def load_weights(self, path):
+            asked.append(path)
+
+    def build(self):
+        asked.append(self.experiment.model.network.weights)
+        return Network()
+
+    experiment = experiments.load(
+        None, {"model.name": "efficient_unet", "model.weights": "imagenet"}
+    )
+    run = dataclasses.replace(planned(folder=tmp_path), experiment=experiment)
+    assert run.experiment.model.network.weights == "imagenet"
+    os.makedirs(run.path("best"))
+    path = run.path(runs.BEST_WEIGHTS)
+    with open(path, "wb"):
+        pass
+    monkeypatch.setattr(runs.Run, "build", build)
+    run.load_model()
+    assert asked == ["none", path]
+
+
+def test_the_folder_of_a_demo_is_told_from_a_run(tmp_path):
+    """It holds an experiment, too, and a run in one of its folders."""
+    (tmp_path / "demo" / "run").mkdir(parents=True)
+    (tmp_path / "demo" / runs.EXPERIMENT).write_text("")
+    (tmp_path / "demo" / "run" / runs.INPUT).write_text("")
+    with pytest.raises(FlexsegError) as error:
+        runs.load(str(tmp_path / "demo"))
+    assert str(error.value) == (
+        f'{tmp_path}/demo is not a run of `flexseg train`. Did you mean "{tmp_path}/demo/run"?'
+    )

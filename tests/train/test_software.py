@@ -1,6 +1,7 @@
 """What a run says of the software that trained it."""
 
 import dataclasses
+import importlib.metadata
 import json
 
 import numpy as np
@@ -31,6 +32,16 @@ def test_what_is_there_is_what_imports_say():
     assert str(now).startswith("flexseg ")
     assert f"NumPy {np.__version__}" in str(now)
     assert str(now).endswith("on CPU")
+
+
+def test_a_copy_of_the_source_that_is_not_installed_has_an_unknown_version(monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert software.version() == importlib.metadata.version("flexseg")
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert software.version() == "unknown"
+    assert str(software.current()).startswith("flexseg unknown, TensorFlow ")
 
 
 def test_of_what_did_not_change_nothing_is_told(known, tmp_path, capsys):

@@ -133,7 +133,7 @@ def is_old(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             head = file.read(1 << 16).removeprefix(_BOM).decode("utf-8", "replace")
-    except OSError:
+    except (OSError, ValueError):  # a path with a null byte
         return False
     for line in head.splitlines():
         if line.strip() and not line.lstrip().startswith((";", "#")):

@@ -16,6 +16,7 @@ from train.old_config.values import Values
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _COLORED = "RGB2GrayscaleImageMaskDataset"
+_BASE, _NORMALIZED = "BaseImageMaskDataset", "NormalizedImageMaskDataset"
 
 
 def convert(values: Values) -> LabelMap:
@@ -180,7 +181,7 @@ def _flex_masks(values: Values) -> list[str]:
 
 def _api_masks(values: Values) -> list[str]:
     kind = values.get("dataset", "datasetclass")
-    _note_blur(values)
+    _note_unread(values, kind)
     if kind == _COLORED or sections.classes(values) > 1:
         values.note(
             "prepare",
@@ -188,15 +189,17 @@ def _api_masks(values: Values) -> list[str]:
             "foreground; here others get the class of the nearest color.",
         )
         return ["--mask_kind=colors", "--unmatched=nearest"]
-    if kind == "NormalizedImageMaskDataset":
+    if kind == _NORMALIZED:
         return [_binary_above(values, _least_gray(values) - 1)]
-    if kind not in ("ImageMaskDataset", "BaseImageMaskDataset"):
+    if kind not in ("ImageMaskDataset", _BASE):
         values.note_on(
             "dataset",
             "datasetclass",
             "could not have worked: the old program had no such class; ImageMaskDataset is taken.",
         )
-    if kind == "BaseImageMaskDataset" or not values.get("mask", "binarize"):
+    if kind == _BASE:
+        return [_binary_above(values, 0)]
+    if not values.get("mask", "binarize"):
         for key in ("threshold", "algorithm"):
             if values.given("mask", key):
                 values.note_on(
@@ -208,8 +211,18 @@ def _api_masks(values: Values) -> list[str]:
     return [_binarized(values)]
 
 
-def _note_blur(values: Values) -> None:
-    if values.get("mask", "blur"):
+def _note_unread(values: Values, kind: str) -> None:
+    """Notes the keys of [mask] that the class of the dataset never looked at, and blur."""
+    if kind in (_BASE, _NORMALIZED, _COLORED):
+        unread = ["binarize"] * values.get("mask", "binarize") + ["threshold", "algorithm"]
+        for key in unread:
+            if values.given("mask", key):
+                values.note_on("mask", key, f"had no effect: {kind} did not binarize masks.")
+    if kind in (_BASE, _NORMALIZED):
+        for key in ["blur"] * values.get("mask", "blur") + ["blur_size"]:
+            if values.given("mask", key):
+                values.note_on("mask", key, f"had no effect: {kind} did not blur masks.")
+    elif values.get("mask", "blur"):
         values.note_on(
             "mask",
             "blur",

@@ -48,6 +48,8 @@ def convert(values: Values) -> tuple[str, Knobs]:
         if values.given("model", key):
             values.note_on("model", key, f"had no effect: {written} has no such knob.", "")
             values.add_keys({("model", key): Key("any")})
+    if _divided(values):
+        _note_divided(values, old)
     return old.name, old.knobs(values)
 
 
@@ -102,6 +104,18 @@ def _unscaled(values: Values) -> str:
 def _divided(values: Values) -> bool:
     """Whether the old loader divided images by 255 before any network saw them."""
     return values.dialect == API and values.get("dataset", "image_normalize")
+
+
+def _note_divided(values: Values, old: OldModel) -> None:
+    """Notes who divides images by 255 here, where the old loader did, or once more."""
+    text = "is done by the network here: it divides by 255."
+    if old.name in _PRETRAINED:
+        text = "has no counterpart: the network brings images to what its first weights know."
+    elif old.knobs is _multires:
+        text = "was done once more by this network, always; here it is done once."
+    elif old.knobs is _flex_unet and values.get("model", "input_normalize"):
+        text = "was done once more by [model] input_normalize; here it is done once."
+    values.note_on("dataset", "image_normalize", text)
 
 
 def _last(values: Values, key: str) -> int:
@@ -383,6 +397,7 @@ MODELS: Mapping[str, OldModel] = {
         _unet3_plus,
     ),
 }
+_PRETRAINED = ("deeplab_v3_plus", "efficient_unet", "efficientnet_b7_unet")
 _ALIASES = ("FlexUNet", "SlightlyFlexibleUNet")
 
 # Files that lay beside the others and that no entry point could reach -> what is nearest here.

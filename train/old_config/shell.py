@@ -230,8 +230,6 @@ def _note_reading(values: Values) -> None:
             "has no counterpart: the old program trained on "
             "BGR and predicted from RGB unless this said bgr; here both are RGB.",
         )
-    if values.given("dataset", "image_normalize"):
-        _note_normalized(values)
     if values.get("dataset", "datasetclass") == "NormalizedImageMaskDataset":
         values.note(
             "prepare",
@@ -247,20 +245,6 @@ def _note_reading(values: Values) -> None:
         )
     if values.given("train", "dataset_splitter") and values.given("eval", "image_datapath"):
         values.note_on("train", "dataset_splitter", "had no effect: [eval] has its own folders.")
-
-
-def _note_normalized(values: Values) -> None:
-    if not values.get("dataset", "image_normalize"):
-        return
-    once = "the network divides by 255"
-    if values.get("model", "input_normalize"):
-        once = "and [model] input_normalize divided once more; here it is done once"
-    values.note_on(
-        "dataset",
-        "image_normalize",
-        f"is done by the network here: {once}.",
-        "model.input_normalization",
-    )
 
 
 def _evaluate(values: Values, splits: dict[str, tuple[str, str]], run: str) -> list[Command]:

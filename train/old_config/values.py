@@ -106,12 +106,17 @@ class Values:
                 self.note(place, f"{self.name(section, key)} {text}")
             elif known.idle:
                 self.note_on(section, key, f"had no effect: {known.idle}.")
-            elif known.gap:
+            elif known.gap and not self._had_no_effect(section, key):
                 value = self.get(section, key)
                 if known.kind == "any" or _bare(value) != _bare(known.default):
                     self.note_on(section, key, f"has no counterpart: {known.gap}.")
             elif isinstance(entry.value, Unreadable) or _has_word(entry.value):
                 self.get(section, key)
+
+    def _had_no_effect(self, section: str, key: str) -> bool:
+        """Whether a note says so already."""
+        start = f"{self.name(section, key)} had no effect"
+        return any(note.text.startswith(start) for note in self.notes)
 
     def _note_form(self) -> None:
         file = self.file

@@ -17,6 +17,7 @@ from train import film, runs
 
 NAMES = ("background", "vessel", "cell")
 FINGERPRINT = "ab" * 32
+HALVED = Preparation(scale=0.5)
 RULES = {"classes": "Pixels are pooled.", "legacy": "Soft figures, not to be taken for Dice."}
 
 
@@ -30,7 +31,7 @@ def label_map(names=NAMES):
 
 def make(
     folder, names=NAMES, *, epochs=5, splits=("test",), keys=None, seed=0, fingerprint=FINGERPRINT,
-    evaluation=None, data="/nowhere/records",
+    evaluation=None, data="/nowhere/records", preparation=HALVED, init_from=None,
 ):  # fmt: skip
     """Writes a run directory and hands its path back.
 
@@ -44,6 +45,8 @@ def make(
       fingerprint: of its dataset.
       evaluation: what of the evaluations is other than drawn.
       data: where its dataset is said to be.
+      preparation: of its dataset.
+      init_from: what its weights began with.
     """
     rng = np.random.default_rng(seed)
     run = runs.Run(
@@ -53,8 +56,9 @@ def make(
         label_map=label_map(names),
         channels=3,
         size=(32, 48),
-        preparation=Preparation(scale=0.5),
+        preparation=preparation,
         dataset_fingerprint=fingerprint,
+        init_from=init_from,
     )
     runs.claim(run)
     os.makedirs(run.path("checkpoints"))

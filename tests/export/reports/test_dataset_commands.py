@@ -1,16 +1,14 @@
 """The commands on a dataset's page make the same dataset again."""
 
 import dataclasses
-import json
 import shlex
 
 import pytest
-from absl import flags
 
 from export.reports import dataset_commands
-from pipelines import augment, prepare, shards
-from pipelines import label_map as label_maps
+from pipelines import augment, shards
 from pipelines import manifest as manifests
+from tests.export.reports import made_datasets
 
 CASES = {
     "plain": [],
@@ -28,35 +26,16 @@ CASES = {
 LABEL_MAP = "{(0,0,0):0,(255,0,0):1}"
 
 
-def options_of(arguments):
-    """The options that flexseg prepare makes of its flags."""
-    values = flags.FlagValues()
-    prepare.define_flags(values)
-    assert values(["prepare", *arguments], known_only=False)[1:] == []
-    return prepare.options_from(values, label_maps.load(values.label_map), False)
-
-
-def manifest_of(dataset, options):
-    described = json.loads(json.dumps(options.to_dict()))
-    del described["label_map"], described["preparation"]
-    return dataclasses.replace(
-        manifests.load(str(dataset)),
-        label_map=options.label_map,
-        preparation=options.preparation,
-        options=described,
-    )
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_the_flags_say_all_that_the_options_hold(dataset, tmp_path, monkeypatch, case):
-    options = options_of([f"--label_map={LABEL_MAP}", *CASES[case]])
-    told = dataset_commands.commands(manifest_of(dataset, options))
+    options = made_datasets.options_of([f"--label_map={LABEL_MAP}", *CASES[case]])
+    told = dataset_commands.commands(made_datasets.manifest_of(dataset, options))
     monkeypatch.chdir(tmp_path)
     for name, lines in told.files.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     program, command, *arguments = shlex.split(told.lines[0])
     assert (program, command) == ("flexseg", "prepare")
-    assert options_of(arguments) == options
+    assert made_datasets.options_of(arguments) == options
     assert len(arguments) <= 5 + len(CASES[case]), "what the defaults say need not be said"
 
 
@@ -70,16 +49,16 @@ def test_every_option_is_either_a_flag_or_told_to_be_needed(dataset):
 
 
 def test_what_a_dataset_does_not_remember_has_a_placeholder(dataset):
-    options = options_of([f"--label_map={LABEL_MAP}", "--groups=some.csv"])
+    options = made_datasets.options_of([f"--label_map={LABEL_MAP}", "--groups=some.csv"])
     options = dataclasses.replace(options, split_from="a checksum")
-    told = dataset_commands.commands(manifest_of(dataset, options))
+    told = dataset_commands.commands(made_datasets.manifest_of(dataset, options))
     assert set(told.placeholders) == {"SOURCES", "GROUPS.csv", "EARLIER_DATASET"}
     assert all(word in told.lines[0] for word in told.placeholders)
 
 
 def test_the_plan_of_augmentation_is_written_in_full(dataset):
-    options = options_of([f"--label_map={LABEL_MAP}", "--augment=seed-lung"])
-    told = dataset_commands.commands(manifest_of(dataset, options))
+    options = made_datasets.options_of([f"--label_map={LABEL_MAP}", "--augment=seed-lung"])
+    told = dataset_commands.commands(made_datasets.manifest_of(dataset, options))
     assert "--augment=augmentation.yaml" in told.lines[0]
     names = [v.name for v in augment.load("seed-lung").variants]
     text = "\n".join(told.files["augmentation.yaml"])

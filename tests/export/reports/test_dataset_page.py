@@ -1,7 +1,9 @@
 """The page of a dataset, as text."""
 
+import collections
 import dataclasses
 import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -18,9 +20,12 @@ from export.reports import (
     pictures,
 )
 from export.reports.options import Options
+from flexseg_errors import FlexsegError
 from pipelines import manifest as manifests
 from pipelines.whole_images import whole_images
+from tests.export.reports import made_datasets
 from tests.export.reports.conftest import HOSTILE, HOSTILE_CLASSES
+from tests.export.reports.drawn_runs import Seen
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta"}
 
@@ -184,3 +189,166 @@ def test_pictures_of_findings_leave_room_for_the_contact_sheet(dataset, monkeypa
     monkeypatch.setattr(pictures, "MOST_BYTES", 40_000)
     shown = dataset_cards.of_findings(manifest, found, about)
     assert 0 < sum(card.bytes for cards in shown for card in cards) <= 8_000
+
+
+# ---- What few datasets have ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A dataset that has much of what is rare: its manifest, its page, and what that says."""
+    folder = str(made_datasets.prepare_odd(tmp_path_factory.mktemp("odd")))
+    text = dataset_page.page(folder, Options(pictures=3))
+    return manifests.load(folder), text, Seen(text)
+
+
+def figures_of(text):
+    """Title -> the texts in it, of each drawn figure of a page."""
+    drawn = re.findall(r"<svg[^>]*><title[^>]*>(.*?)</title>(.*?)</svg>", text, re.DOTALL)
+    return {
+        html.unescape(title): list(map(html.unescape, re.findall(r"<text[^>]*>([^<]*)</", rest)))
+        for title, rest in drawn
+    }
+
+
+def test_sources_that_could_not_be_used_are_listed_with_the_reason(odd):
+    manifest, _, seen = odd
+    with open(f"{manifest.folder}/rejected.jsonl", encoding="utf-8", newline="") as file:
+        lines = file.read().removesuffix("\n").split("\n")
+    wanted = [list(json.loads(line).values()) for line in lines]
+    assert manifest.rejected == len(wanted) == 2
+    assert any("\u2028" in path for path, *_ in wanted)
+    rows = seen.tables["Sources that could not be used, and why"]
+    assert rows[0] == ["Source", "Stage", "Reason"]
+    assert [[v.replace("\\u2028", "\u2028") for v in row] for row in rows[1:]] == wanted
+    assert "2 sources are not in the dataset" in seen.text("findings")
+    assert "rejected.jsonl" not in seen.text("findings")
+    assert "--max_rejected=2" in seen.code[0]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"path": "a"}\n', '"text"'])
+def test_a_damaged_list_of_rejected_sources_is_told(odd, tmp_path, content):
+    (tmp_path / "rejected.jsonl").write_text(content)
+    damaged = dataclasses.replace(odd[0], folder=str(tmp_path))
+    with pytest.raises(FlexsegError, match=r"rejected\.jsonl is damaged .*flexseg prepare"):
+        dataset_page._rejected(damaged)
+
+
+def test_of_very_many_rejected_sources_the_first_are_listed(odd, tmp_path, monkeypatch):
+    line = {"path": "a.png", "stage": "read", "reason": "torn"}
+    (tmp_path / "rejected.jsonl").write_text(f"{json.dumps(line)}\n" * 5)
+    monkeypatch.setattr(dataset_page, "_NAMES", 2)
+    many = dataclasses.replace(odd[0], folder=str(tmp_path), rejected=5)
+    assert dataset_page._rejected(many) == ([("a.png", "read", "torn")] * 2, 3)
+
+
+def test_of_gray_images_there_is_one_row_and_a_bin_far_above_all_others_is_named(odd):
+    manifest, text, seen = odd
+    images = {
+        split: np.concatenate([i.ravel() for _, i, _ in whole_images(manifest, split)])
+        for split in manifest.splits
+    }
+    rows = seen.tables["Share of the pixels"]
+    assert rows[0] == ["Values", "train", "test"]
+    shares = [page.percent((v // 16 == 8).mean()) for v in images.values()]
+    assert rows[9] == ["128 to 143", *shares]
+    values = seen.tables["Values of all pixels, 0 to 255"][1:]
+    assert [row[:2] for row in values] == [["train", "intensity"], ["test", "intensity"]]
+    assert [float(row[2]) for row in values] == [
+        pytest.approx(v.mean(), abs=0.051) for v in images.values()
+    ]
+    low, high = sorted(f"{(v // 4 == 32).mean():.0%}" for v in images.values())
+    told = low if low == high else f"{low} to {high}"
+    texts = figures_of(text)["Intensities of the images"]
+    assert f"128 to 131: {told}" in texts
+    assert "share of pixels" in texts
+    assert "red" not in texts
+
+
+@pytest.mark.parametrize(
+    ("bins", "top", "told"),
+    [
+        ({3: 0.6, 9: 0.4}, 0.66, None),
+        ({3: 0.75, 9: 0.25}, 0.825, None),
+        ({3: 0.9, 9: 0.1}, 0.15, "12 to 15: 90%"),
+        ({63: 1.0}, 1.1, "252 to 255: 100%"),
+    ],
+)
+def test_an_axis_ends_above_what_is_no_peak(bins, top, told):
+    lines, noted = np.zeros((1, 64)), []
+    for at, share in bins.items():
+        lines[0, at] = share
+
+    class Axes:
+        def annotate(self, text, *_, **__):
+            noted.append(text)
+
+    assert dataset_figures._cut(Axes(), lines) == pytest.approx(top)
+    assert noted == [told] * bool(told)
+
+
+def test_of_many_classes_figures_have_the_rarest_and_say_where_one_is_nowhere(odd):
+    manifest, text, seen = odd
+    figures = figures_of(text)
+    for what in ("pixels", "examples"):
+        title, pixels = f"Share of {what} of each class", what == "pixels"
+        mean = dataset_figures.shares(manifest, pixels).mean(0)
+        shown = [t for t in figures[title] if t.startswith("kind ")]
+        assert len(shown) == dataset_figures.MOST_CLASSES
+        left_out = [k for k in range(45) if f"kind {k}" not in shown]
+        rarest = sorted(mean)[: dataset_figures.MOST_CLASSES]
+        assert sorted(mean[k] for k in range(45) if k not in left_out) == rarest
+        assert shown == sorted(shown, key=lambda t: int(t.split()[1]))
+        assert figures[title].count("nowhere") == 1
+    assert seen.text("classes").count("The 40 rarest classes.") == 2
+    assert len(seen.tables["Share of the pixels, and number of examples that show it"]) == 46
+
+
+def test_of_many_sizes_the_most_frequent_are_listed_and_the_rest_counted(odd):
+    seen = odd[2]
+    (caption,) = (c for c in seen.tables if c.startswith("Height × width of the 10 examples"))
+    rows = seen.tables[caption][1:]
+    assert rows == [*([f"{20 + k} × 30", "1"] for k in range(7)), ["3 others", "3"]]
+    many = [dataset_sample.Found("train", "", 0, "", "", "", False, (8, 8), (1,))] * 5
+    assert dataset_page._sizes({"train": many}) == [("8 × 8", 5)]
+
+
+def test_bars_of_sources_and_of_groups_are_told_apart_where_they_differ(odd):
+    manifest, text, _ = odd
+    texts = figures_of(text)["Examples of each split"]
+    assert {"examples", "groups"} <= set(texts)
+    assert "sources" not in texts, "each is one example"
+    numbers = [n for s in manifest.splits.values() for n in (s.examples, s.groups)]
+    assert not collections.Counter(map(str, numbers)) - collections.Counter(texts)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], []),
+        (["--image_encoding=raw"], []),
+        (["--image_size=32,48"], ["resized to 32 × 48 pixels"]),
+        (["--scale=0.3", "--image_encoding=jpeg:90"], ["scaled by 0.3", "stored as JPEG"]),
+        (
+            ["--intensity=window:40,80", "--preprocessing=gamma=1.5,invert"],
+            ["values to 8 bits by window:40,80", "colors changed by gamma=1.5,invert"],
+        ),
+        (["--tile_size=64"], ["cut into tiles of 64 pixels"]),
+        (
+            ["--tile_size=64", "--tile_overlap=8", "--add_reduced"],
+            [
+                "cut into tiles of 64 pixels with an overlap of 8",
+                "each training source also as a whole, reduced to a tile",
+            ],
+        ),
+        (["--volume_rotation=90"], ["slices of volumes turned by 90 degrees"]),
+        (["--augment=two.yaml"], ["2 changed copies of each training source"]),
+        (["--augment=one.yaml"], ["1 changed copy of each training source in its place"]),
+    ],
+)
+def test_what_was_done_to_the_sources_is_said(dataset, tmp_path, monkeypatch, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.yaml").write_text("variants: [hflip, vflip]")
+    (tmp_path / "one.yaml").write_text("{variants: [hflip], keep_source: false}")
+    options = made_datasets.options_of(["--label_map={(0,0,0):0,(255,0,0):1}", *given])
+    assert dataset_page._preparation(made_datasets.manifest_of(dataset, options)) == said

@@ -98,3 +98,19 @@ def test_a_class_keeps_its_color(color):
 
 def test_a_long_name_is_cut():
     assert len(figures.label("x" * 500)) < 40
+
+
+@pytest.mark.parametrize(
+    ("style", "attributes"),
+    [  # as older and as newer releases of Matplotlib write it
+        ("font: bold 9.5px 'DejaVu Sans'", {"font-size": "9.5", "font-weight": "bold"}),
+        ("font: 700 10px 'DejaVu Sans'; text-anchor: end",
+         {"font-size": "10", "font-weight": "700", "text-anchor": "end"}),
+        ("font-size: 10px; font-weight: 700; font-family: 'DejaVu Sans'; text-anchor: end",
+         {"font-size": "10", "font-weight": "700", "text-anchor": "end"}),
+    ],
+)  # fmt: skip
+def test_the_style_of_a_text_becomes_attributes(style, attributes):
+    element = ElementTree.Element("{http://www.w3.org/2000/svg}text", style=style)
+    figures._strip(element)
+    assert element.attrib == attributes

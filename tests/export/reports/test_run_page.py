@@ -1,5 +1,6 @@
 """A run's page says what its directory holds, of whatever release, and nothing else."""
 
+import dataclasses
 import json
 import os
 import re
@@ -23,14 +24,19 @@ from export.reports import (
     run_figures,
     run_page,
     run_pictures,
+    run_plots,
     run_tables,
 )
 from export.reports.evaluation_facts import ImageDice
 from export.reports.options import Options
 from flexseg_errors import FlexsegError
+from pipelines import folds
+from pipelines import manifest as manifests
+from pipelines.preparation import Preparation
 from tests.export.reports import drawn_runs
 from tests.export.reports.drawn_runs import Seen
-from train import evaluate, experiment, train
+from train import evaluate, experiment, train, tune_postprocessing
+from train.runs import Origin
 
 BARE = Options(pictures=0)
 HOSTILE = (
@@ -60,6 +66,11 @@ def undrawn(monkeypatch):
 def evaluation(run, split="test"):
     with open(os.path.join(run, "evaluation", f"{split}.json"), encoding="utf-8") as file:
         return json.load(file)
+
+
+def put(run, name, content):
+    with open(os.path.join(run, name), "w", encoding="utf-8") as file:
+        json.dump(content, file)
 
 
 # ---- What it says --------------------------------------------------------------------------------
@@ -214,10 +225,239 @@ def test_the_command_writes_these_pages(command, run, tmp_path):
         assert output.read_text(encoding="utf-8") == page
 
 
+RULES = [
+    {"id": 1, "largest_component": True, "minimum_size": 7, "fill_holes": 30},
+    {"id": 2, "largest_component": False, "minimum_size": 0, "fill_holes": 4},
+]
+
+
+def test_how_images_were_segmented_is_said_in_words(tmp_path):
+    how = {"tta": "d4", "scales": [0.75, 1.0], "postprocessing": RULES}
+    text = seen(drawn_runs.make(tmp_path / "run", evaluation={"prediction": how})).text
+    assert "Test-time augmentation: d4, scales 0.75, 1." in text("evaluation-1")
+    assert (
+        "Masks were cleaned. vessel: only the largest component is kept, components below 7 "
+        "pixels are removed, holes of up to 30 pixels are filled; cell: holes of up to 4 pixels "
+        "are filled." in text("evaluation-1")
+    )
+    how["postprocessing"] = [{"id": 1, "minimum_size": 1}]
+    text = seen(drawn_runs.make(tmp_path / "one", evaluation={"prediction": how})).text
+    assert "cleaned." not in text("evaluation-1"), "components of a pixel at least are all"
+
+
+@pytest.mark.parametrize(
+    ("preparation", "said"),
+    [
+        (Preparation(), "none"),
+        (Preparation(image_size=(32, 48)), "resized to 32 x 48"),
+        (
+            Preparation(scale=0.5, intensity="window:40,80", preprocessing="invert"),
+            "scaled by 0.5, intensity window:40,80, preprocessing invert",
+        ),
+    ],
+)
+def test_what_was_done_to_the_sources_is_said(tmp_path, preparation, said):
+    folder = drawn_runs.make(tmp_path / "run", epochs=0, splits=(), preparation=preparation)
+    assert dict(run_page.provenance(run_facts.read(folder)))["Preparation"] == said
+
+
+def test_a_run_that_began_with_another_says_so_and_so_does_the_command(tmp_path):
+    origin = Origin("runs/a first", "0123456789abcdef" * 4)
+    page = seen(drawn_runs.make(tmp_path / "run", epochs=0, splits=(), init_from=origin))
+    assert "Weights began as the best of runs/a first (0123456789ab)" in page.text("provenance")
+    assert "--init_from='runs/a first'" in page.code[0]
+    plain = seen(drawn_runs.make(tmp_path / "plain", epochs=0, splits=()))
+    assert "Weights began as drawn by the seed" in plain.text("provenance")
+    assert "--init_from" not in plain.code[0]
+
+
+def test_a_run_of_a_release_that_did_not_say_why_it_ended_is_finished_after_its_epochs(tmp_path):
+    run = drawn_runs.make(tmp_path / "run", keys={"train": {"epochs": 5}}, splits=())
+    put(run, "checkpoints/step-000000050/state.json", {"format": 2, "step": 50})
+    assert run_page.state(run_facts.read(run)) == "finished, 5 of 5 epochs"
+
+
+def test_where_the_newest_checkpoint_is_torn_the_one_before_says_how_far_it_came(run):
+    newest = os.path.join(run, "checkpoints", "step-000000050", "state.json")
+    for content in ("{", "[]", '{"step": null}', None):
+        os.remove(newest)
+        if content is not None:
+            with open(newest, "w", encoding="utf-8") as file:
+                file.write(content)
+        text = seen(run).text() if content is None else run_page.state(run_facts.read(run))
+        assert "not finished, 5 of 50 epochs, checkpoint at step 9" in text
+
+
+def without(run, *classes):
+    """Lets classes be neither in truth nor in prediction of the test split."""
+    found = evaluation(run)
+    for k in classes:
+        found["confusion"][k] = [0] * len(found["confusion"])
+        for row in found["confusion"]:
+            row[k] = 0
+        parts = [found["classes"], found["intervals"]["classes"], found["per_image"]["classes"]]
+        for part in parts:
+            (entry,) = (e for e in part if e["id"] == k)
+            entry.update({key: None for key in entry if key not in ("id", "name")})
+    if len(classes) == len(found["classes"]) - 1:
+        found["foreground"] = {**dict.fromkeys(found["foreground"]), "classes": 0}
+        found["intervals"]["foreground_dice_macro"] = None
+    put(run, "evaluation/test.json", found)
+    path = os.path.join(run, "evaluation", "test_images.csv")
+    with open(path, encoding="utf-8") as file:
+        lines = [line.split(",") for line in file.read().splitlines()]
+    for line in lines[1:]:
+        for k in classes:
+            line[3 + k] = ""
+        line[2] = "" if len(classes) == len(found["classes"]) - 1 else line[2]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("".join(",".join(line) + "\n" for line in lines))
+
+
+def test_a_class_that_is_nowhere_has_no_figures_and_a_gray_row_without_text(tmp_path):
+    run = drawn_runs.make(tmp_path / "run")
+    before = run_page.page(run, BARE)
+    without(run, 2)
+    text, page = run_page.page(run, BARE), seen(run)
+    row = page.tables["Classes of the foreground"][2]
+    assert row == ["cell", *["–"] * 8]
+    assert page.tables["Single images"][2][:5] == ["cell", *["–"] * 4]
+    assert "cell: no pixels." in text
+    assert "cell: no figure." in text
+    assert "cell: no pixels." not in before
+    gray = "#c8c8c8"
+    assert (before.count(gray), text.count(gray)) == (0, 3), "a cell for each class"
+    pixels = page.tables["Pixels; rows are the true class, columns the predicted one"]
+    assert pixels[3] == ["cell", "0", "0", "0", "0"]
+    assert "vessel: 7 images from" in text
+    assert "cell: 7 images from" not in text
+
+
+def test_an_evaluation_without_any_foreground_is_shown_and_says_so(tmp_path):
+    run = drawn_runs.make(tmp_path / "run")
+    without(run, 1, 2)
+    page = seen(run, Options(pictures=2))
+    assert page.tables["Foreground"][1:] == [
+        [name, *["–"] * 7] for name in ("Mean over its classes", "All its pixels in one pool")
+    ]
+    assert "No image has foreground in its truth or in its prediction." in page.text("images")
+    assert not [p for p in page.pictures if "truth of" in p["alt"]]
+    assert "Dice of single images" not in page.text("evaluation-1")
+
+
+def test_a_figure_that_no_epoch_has_is_not_drawn(tmp_path):
+    run = drawn_runs.make(tmp_path / "run", splits=())
+    with open(os.path.join(run, "history.json"), encoding="utf-8") as file:
+        history = json.load(file)
+    gone = ("dice", "val_dice", "val_dice/vessel", "val_dice/cell")
+    put(run, "history.json", {k: [None] * 5 if k in gone else v for k, v in history.items()})
+    page = seen(run)
+    assert "Loss of each epoch" in page.tables
+    assert not [caption for caption in page.tables if "Dice" in caption]
+    assert "Dice" not in page.text("curves")
+
+
+def test_classes_that_are_nowhere_take_no_line_from_those_that_have_figures(tmp_path):
+    names = ("background", *(f"class {k:02d}" for k in range(1, 31)))
+    run = drawn_runs.make(tmp_path / "run", names, splits=())
+    dice = {f"class {k:02d}": [0.9, 1 - k / 100, None] for k in range(14, 31)}
+    every = {name: dice.get(name, [None] * 3) for name in names[1:]}
+    put(run, "history.json", {f"val_dice/{name}": values for name, values in every.items()})
+    (plot,) = run_plots.curves(run_facts.read(run))
+    drawn = set(re.findall(r"class \d\d", plot.svg))
+    assert drawn == {f"class {k:02d}" for k in range(19, 31)}
+    assert plot.caption.endswith("The 12 lowest of 17 classes.")
+
+
+def test_images_have_rows_for_the_classes_that_they_show_alone(tmp_path):
+    names = ("background", *(f"class {k:02d}" for k in range(1, 46)))
+    run = drawn_runs.make(tmp_path / "run", names, epochs=0)
+    without(run, *range(1, 4))
+    text = seen(run).text("evaluation-1")
+    assert "where there is one. The 40 lowest of 45 classes." in text
+    assert "a line at the median. The 40 lowest of 42 classes." in text
+
+
+# ---- The dataset in its place --------------------------------------------------------------------
+
+
+def test_another_dataset_in_the_place_of_the_own_is_told_and_not_described(dataset, tmp_path):
+    own = manifests.load(str(dataset)).fingerprint
+    for name, fingerprint in (("own", own), ("other", "ef" * 32)):
+        page = seen(
+            drawn_runs.make(
+                tmp_path / name, epochs=0, splits=(), data=str(dataset), fingerprint=fingerprint
+            )
+        )
+        text = page.text("provenance")
+        told = f"{dataset} holds another dataset than the run was trained on."
+        assert (told in text) == (name == "other")
+        shares = "Split by groups: train:0.5,valid:0.25,test:0.25, seed 137."
+        assert (shares in text) == (name == "own")
+        assert ("What the dataset holds" in page.tables) == (name == "own")
+        assert ("flexseg prepare" in page.code[0]) == (name == "own")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "train:1", "folds": 0, "split_seed": 3}, "Split by groups: train:1, seed 3."),
+        (
+            {"split": "train:0.9,test:0.1", "folds": 3, "split_seed": 3},
+            "Split by groups: train:0.9,test:0.1; train in 3 folds, seed 3.",
+        ),
+        (
+            {"split": "", "folds": 3, "split_seed": 3},
+            "The sources came with their splits; train in 3 folds, seed 3.",
+        ),
+        ({"split": "", "folds": 0, "split_seed": 3}, "The sources came with their splits."),
+        ({}, "The sources came with their splits."),
+    ],
+)
+def test_how_the_dataset_was_split_is_said(dataset, tmp_path, options, said):
+    manifest = dataclasses.replace(manifests.load(str(dataset)), options=options)
+    (tmp_path / manifests.FILENAME).write_text(manifests.dump(manifest), encoding="utf-8")
+    run = drawn_runs.make(
+        tmp_path / "run", epochs=0, splits=(), data=str(tmp_path), fingerprint=manifest.fingerprint
+    )
+    assert run_page.dataset_at(run_facts.read(run), str(tmp_path))[1] == said
+
+
+def test_a_run_on_a_fold_shows_the_dataset_as_it_saw_it(dataset, tmp_path):
+    whole = manifests.load(str(dataset))
+    parts = dict(zip(("fold0", "fold1", "fold2"), whole.splits.values(), strict=True))
+    folded = dataclasses.replace(
+        whole, splits=parts, options={**whole.options, "folds": 3, "split": "train:1"}
+    )
+    (tmp_path / manifests.FILENAME).write_text(manifests.dump(folded), encoding="utf-8")
+    page = seen(
+        drawn_runs.make(
+            tmp_path / "run",
+            epochs=0,
+            splits=(),
+            keys={"data": {"fold": 1}},
+            data=str(tmp_path),
+            fingerprint=folds.view(folded, 1).fingerprint,
+        )
+    )
+    rows = {row[0]: [int(n) for n in row[1:4]] for row in page.tables["What the dataset holds"][1:]}
+    counts = {n: [s.sources, s.groups, s.examples] for n, s in parts.items()}
+    train = [a + b for a, b in zip(counts["fold0"], counts["fold2"], strict=True)]
+    assert rows == {"train": train, "valid": counts["fold1"]}
+    assert "Fold for validation 1 " in page.text("provenance")
+    assert "--folds=3" in page.code[0], "prepare makes all folds"
+
+
 # ---- What is missing or damaged ------------------------------------------------------------------
 
 PARTS = ["history.json", "best", "checkpoints", "previews", "evaluation", "evaluation/test.json"]
 PARTS += ["evaluation/test_images.csv"]
+
+ENTRIES = [{"id": 0, "name": "background"}, {"id": 1, "name": "cell"}]
+BASE = {"split": "test", "images": 1, "classes": ENTRIES, "foreground": {}}
+BACKWARDS = json.dumps({**BASE, "classes": ENTRIES[::-1]})
+NARROW = json.dumps({**BASE, "confusion": [[1, 2]]})
+NO_SUCH_CLASS = json.dumps({**BASE, "prediction": {"postprocessing": [{"id": 2}]}})
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -266,6 +506,9 @@ def test_an_evaluation_of_an_older_release_is_shown_as_far_as_it_goes(run, key, 
         ("evaluation/test.json", "{"),
         ("evaluation/test.json", '{"split": "test"}'),
         ("evaluation/test.json", "[]"),
+        ("evaluation/test.json", BACKWARDS),
+        ("evaluation/test.json", NARROW),
+        ("evaluation/test.json", NO_SUCH_CLASS),
         ("evaluation/test_images.csv", "a,b\n1,2\n"),
         ("evaluation/test_images.csv", "source_id,pixels,dice_macro,a,b,c\nx,1,two,3,4,5\n"),
         ("postprocessing.yaml", "classes: [{id: 9, fill_holes: 3}]"),
@@ -376,6 +619,41 @@ def test_commands_are_read_by_the_programs_as_they_were_meant(tmp_path, name):
     assert not wanted
     page = seen(folder)
     assert [line for text in page.code for line in text.strip().split("\n")][-3:] == lines
+
+
+def test_what_is_as_by_default_is_not_among_the_flags(tmp_path):
+    boundary = {"nsd_tolerance": 2.0, "spacing": [1, 1], "classes": []}
+    run = drawn_runs.make(tmp_path / "run", evaluation={"boundary": boundary})
+    (step,) = (s for s in run_commands.steps(run_facts.read(run), "data", None)
+               if s.title == "Evaluate")  # fmt: skip
+    told = f"flexseg evaluate --run={run}_again --split=test --boundary --nsd_tolerance=2"
+    assert step.commands == run_commands.Commands((told,), {}, {})
+
+
+@pytest.mark.parametrize("where", ["the run", "an evaluation", "neither"])
+def test_masks_that_were_cleaned_are_cleaned_again_and_those_that_were_not_are_not(tmp_path, where):
+    """The run that is trained again has no rules before they are chosen again."""
+    how = {"tta": "none", "scales": [1.0], "postprocessing": RULES}
+    cleaned = {"prediction": how} if where == "an evaluation" else None
+    run = drawn_runs.make(tmp_path / "run", splits=("test",), evaluation=cleaned)
+    drawn_runs.make(tmp_path / "plain", splits=("valid",))
+    put(run, "evaluation/valid.json", evaluation(tmp_path / "plain", "valid"))
+    if where == "the run":
+        put(run, "postprocessing.yaml", {"classes": RULES})
+    steps = run_commands.steps(run_facts.read(run), "data", None)
+    lines = [line for step in steps for line in step.commands.lines]
+    tune = f"flexseg tune-postprocessing --run={run}_again"
+    assert (tune in lines) == (where != "neither")
+    at = {line.split()[1]: place for place, line in enumerate(lines)}
+    if where != "neither":
+        assert at["train"] < at["tune-postprocessing"] < at["evaluate"]
+        values = flags.FlagValues()
+        tune_postprocessing.define_flags(values)
+        assert values(shlex.split(tune)[1:]) == ["tune-postprocessing"]
+    plain = {split for split in ("test", "valid") for line in lines
+             if f"--split={split}" in line and "--nopostprocessing" in line}  # fmt: skip
+    wanted = {"the run": {"test", "valid"}, "an evaluation": {"valid"}, "neither": set()}
+    assert plain == wanted[where]
 
 
 # ---- Which images are shown ----------------------------------------------------------------------

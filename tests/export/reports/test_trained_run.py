@@ -235,6 +235,18 @@ def test_other_data_are_not_shown_as_those_that_were_scored(copied, fingerprint,
     assert words in cases.note
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "1 of them is not"), (2, "2 of them are not")])
+def test_images_that_the_dataset_lacks_are_counted(copied, count, told):
+    facts = run_facts.read(copied)
+    images = facts.evaluations[0].per_image
+    lost = [dataclasses.replace(i, source_id=f"gone {n}") for n, i in enumerate(images[:count])]
+    other = dataclasses.replace(facts.evaluations[0], per_image=(*lost, *images[count:]))
+    cases = run_pictures.gather(facts, other, COUNT, "")
+    assert cases.note == f"{told} in the dataset any more."
+    assert len(cases.worst) == COUNT - count
+    assert len(cases.best) == COUNT
+
+
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
