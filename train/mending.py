@@ -25,7 +25,7 @@ def removed(ids: np.ndarray, rule: ClassRule, area: float) -> np.ndarray:
         mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
     sizes = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
-    keep = sizes >= rule.minimum_size * area
+    keep = sizes >= rule.least_size(area)
     if rule.largest_component:
         keep &= np.arange(count) == _largest(labels, sizes)
     keep[0] = True  # what is not of the class

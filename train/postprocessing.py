@@ -69,6 +69,10 @@ class ClassRule:
     def is_identity(self) -> bool:
         return not (self.largest_component or self.minimum_size > 1 or self.fill_holes)
 
+    def least_size(self, area: float) -> float:
+        """Pixels that a component must have to stay, where one of the rule's is `area` of them."""
+        return self.minimum_size * area if self.minimum_size > 1 else 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Postprocessing:

@@ -194,7 +194,7 @@ def _remove(ids: Rows, rule: ClassRule, area: float, rows: int) -> None:
     count = len(found.sizes)
     if count == 1:
         return
-    goes = found.sizes < rule.minimum_size * area
+    goes = found.sizes < rule.least_size(area)
     if rule.largest_component:
         goes |= np.arange(count) != found.largest()
     goes[0] = False

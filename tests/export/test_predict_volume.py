@@ -269,7 +269,7 @@ def test_memory_does_not_grow_with_the_number_of_slices(put, segment):
 
     peaks = []
     for count in (5, 50, 450):  # the first imports what is used
-        slices = np.zeros((count, 64, 64), np.uint8)
+        slices = np.zeros((count, 96, 96), np.uint8)
         slices[:, 5, 5] = 200
         item, predictor = put("a.npy", slices), Forgetful(intensity=intensity.parse("none"))
         tracemalloc.start()
@@ -277,7 +277,7 @@ def test_memory_does_not_grow_with_the_number_of_slices(put, segment):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert report.row.objects == (0, 1)
-    assert peaks[2] - peaks[1] < 400 * 64 * 64 / 5  # names of files take some
+    assert peaks[2] - peaks[1] < 400 * 96 * 96 / 5  # names of files take some
 
 
 # ---- Pictures and films ------------------------------------------------------------------------

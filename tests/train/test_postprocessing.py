@@ -102,6 +102,13 @@ def test_it_does_what_its_rules_say(ids, rules, area):
     assert found.dtype == np.uint8
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_least_size_of_one_pixel_removes_nothing_at_any_scale(size):
+    ids = np.array([[0, 1]], np.uint8)
+    process = Postprocessing((ClassRule(1, largest_component=True, minimum_size=size),))
+    np.testing.assert_array_equal(process.apply(ids, 3.7), ids)
+
+
 @settings(max_examples=300)
 @given(masks(), rules)
 def test_twice_is_once_and_no_class_appears(ids, rules):
