@@ -33,6 +33,7 @@ from pipelines import (
     augment,
     beam_job,
     formats,
+    group_files,
     intensity,
     masks,
     records,
@@ -322,12 +323,12 @@ def regroup(found: Sequence[Source], path: str) -> tuple[list[Source], list[Reje
     Returns:
       The sources, and those that it does not name.
     """
-    groups = splits.read_groups(path)
-    unused = splits.unused_names(found, groups)
+    groups = group_files.read(path)
+    unused = group_files.unused_names(found, groups)
     if unused:
         shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
         say(f"{path} names {len(unused)} images that are not there: {shown}.")
-    return splits.apply_groups(found, groups, path)
+    return group_files.apply(found, groups, path)
 
 
 def divide(
@@ -338,13 +339,13 @@ def divide(
     Returns:
       The sources, and the options with a checksum of the earlier dataset's splits.
     """
-    earlier = splits.read_split_of(split_from) if split_from else {}
+    earlier = group_files.read_splits(split_from) if split_from else {}
     wanted = splits.SplitOptions(
         options.split, options.split_method, options.split_seed, options.folds
     )
     assigned = splits.assign(found, wanted, earlier, split_from or "")
     if split_from:
-        options = dataclasses.replace(options, split_from=splits.checksum(earlier))
+        options = dataclasses.replace(options, split_from=group_files.checksum(earlier))
     return assigned, options
 
 
@@ -533,8 +534,8 @@ def finish(
         splits={split: manifests.summarize(results) for split, results in by_split.items()},
         audit=audit.summarize(noticed, options.label_map),
     )
-    groups = splits.groups_csv(found).encode()
-    storage.write_whole(storage.join(output, splits.GROUPS_FILE), groups)
+    groups = group_files.as_csv(found).encode()
+    storage.write_whole(storage.join(output, group_files.FILE), groups)
     path = storage.join(output, manifests.FILENAME)
     storage.write_whole(path, manifests.dump(manifest).encode())
     return manifest

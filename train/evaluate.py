@@ -28,7 +28,7 @@ from absl import flags
 
 from flexseg_console import detail, progress
 from flexseg_errors import FlexsegError, UsageError
-from pipelines import folds, sources, splits, storage
+from pipelines import folds, group_files, sources, storage
 from pipelines import manifest as manifests
 from train import postprocessing, runs, test_time
 from train.postprocessing import Postprocessing
@@ -236,10 +236,10 @@ def groups_of(manifest: manifests.Manifest, source_ids: Sequence[str]) -> list[s
       groups, or the expression needs the suffix of the path.
     """
     options = manifest.options
-    path = storage.join(manifest.folder, splits.GROUPS_FILE)
+    path = storage.join(manifest.folder, group_files.FILE)
     if options.get("groups_from_file") or not storage.is_file(path):
         return None
-    known = splits.read_split_of(manifest.folder)
+    known = group_files.read_splits(manifest.folder)
     expression = sources.compile_group_regex(options.get("group_regex"))
     groups = []
     for source_id in source_ids:

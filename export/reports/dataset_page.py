@@ -22,8 +22,8 @@ from export.reports import page as pages
 from export.reports.dataset_sample import Found
 from export.reports.options import Options
 from flexseg_errors import FlexsegError
+from pipelines import group_files, records, splits, storage
 from pipelines import manifest as manifests
-from pipelines import records, splits, storage
 from pipelines.manifest import Manifest
 from pipelines.shards import TRAINING_FORM
 
@@ -50,7 +50,7 @@ def page(path: str, options: Options) -> str:
     room = pictures.MOST_BYTES - sum(card.bytes for some in seen for card in some)
     cards = dataset_cards.sheet(manifest, found, wanted, room)
     label_map = manifest.label_map
-    groups = splits.read_split_of(manifest.folder) if _has_groups(manifest) else {}
+    groups = group_files.read_splits(manifest.folder) if _has_groups(manifest) else {}
     rejected, unlisted = _rejected(manifest)
     histograms = _histograms(found)
     return pages.render(
@@ -179,7 +179,7 @@ def _alike(manifest: Manifest) -> bool:
 
 
 def _has_groups(manifest: Manifest) -> bool:
-    return storage.is_file(storage.join(manifest.folder, splits.GROUPS_FILE))
+    return storage.is_file(storage.join(manifest.folder, group_files.FILE))
 
 
 def _rejected(manifest: Manifest) -> tuple[list[tuple[str, str, str]], int]:
