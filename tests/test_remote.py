@@ -16,7 +16,6 @@ import boto3
 import cv2
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
@@ -60,19 +59,9 @@ flexseg.entry()
 
 
 @pytest.fixture(scope="module")
-def environment():
+def environment(bucket):
     """The variables that lead to a server with images in its bucket."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    url = "http://{}:{}".format(*moto.get_host_and_port())
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    client = boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        **{name.lower(): value for name, value in keys.items()},
-    )
-    client.create_bucket(Bucket="bucket")
+    client = boto3.Session().client("s3")
     rng = np.random.default_rng(0)
     for i in range(8):
         mask = np.zeros((32, 32, 3), np.uint8)
@@ -81,14 +70,8 @@ def environment():
         for part, pixels in (("images", image), ("masks", mask)):
             png = cv2.imencode(".png", pixels)[1].tobytes()
             client.put_object(Bucket="bucket", Key=f"lung/{part}/p{i}.png", Body=png)
-    yield {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3_"))},
-        **keys,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": url,
-        "PYTHONPATH": str(ROOT),
-    }
-    moto.stop()
+    others = {k: v for k, v in os.environ.items() if not k.startswith("S3_")}
+    return {**others, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import cv2
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 import flexseg
 from export.predictions import (
@@ -237,34 +235,20 @@ def test_options_of_beam_and_their_mistakes():
         flags("--direct_num_workers=2", runner=None)
 
 
-def test_from_a_store_to_a_store_the_same_bytes(
-    model, images, expected, tmp_path, command, monkeypatch
-):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    # A session of its own: the default one may know the server of an earlier test.
-    boto3.Session().client("s3", endpoint_url=url).create_bucket(Bucket="bucket")
-    try:
-        for source, name in ((model, "model"), (images, "images")):
-            for file in storage.walk(str(source)):
-                storage.upload(file.path, f"s3://bucket/{name}/{file.name}", keep=True)
-        given = arguments("s3://bucket/model", "s3://bucket/images", "s3://bucket/out")
-        for _ in range(2):
-            done = command(*given, "--runner=direct", "--direct_num_workers=2")
-            assert done.status == 0, done.err
-            found = {f.name: storage.read_bytes(f.path) for f in storage.walk("s3://bucket/out")}
-            assert found == {n: c for n, c in expected[0].items() if not n.startswith(".predict")}
-            assert storage.read_bytes("s3://bucket/out.csv") == expected[1]
-        assert "4 images and 1 volume are there already" in done.out
-        hidden = [f.name for f in storage.walk("s3://bucket/out/.predict")]
-        assert len(hidden) == 6, "options and reports; nothing is left of the job"
-    finally:
-        server.stop()
+def test_from_a_store_to_a_store_the_same_bytes(model, images, expected, tmp_path, command, bucket):
+    for source, name in ((model, "model"), (images, "images")):
+        for file in storage.walk(str(source)):
+            storage.upload(file.path, f"s3://bucket/{name}/{file.name}", keep=True)
+    given = arguments("s3://bucket/model", "s3://bucket/images", "s3://bucket/out")
+    for _ in range(2):
+        done = command(*given, "--runner=direct", "--direct_num_workers=2")
+        assert done.status == 0, done.err
+        found = {f.name: storage.read_bytes(f.path) for f in storage.walk("s3://bucket/out")}
+        assert found == {n: c for n, c in expected[0].items() if not n.startswith(".predict")}
+        assert storage.read_bytes("s3://bucket/out.csv") == expected[1]
+    assert "4 images and 1 volume are there already" in done.out
+    hidden = [f.name for f in storage.walk("s3://bucket/out/.predict")]
+    assert len(hidden) == 6, "options and reports; nothing is left of the job"
 
 
 @pytest.fixture(scope="module")

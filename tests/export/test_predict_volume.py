@@ -7,9 +7,7 @@ import dataclasses
 import os
 import shutil
 import tracemalloc
-from unittest import mock
 
-import boto3
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from moto.server import ThreadedMotoServer
 from PIL import Image
 from scipy import ndimage
 
@@ -393,23 +390,6 @@ def test_nothing_is_written_over_its_source(tmp_path):
 
 
 # ---- Elsewhere ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """The URL of a bucket on a server of this process."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    keys = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_S3": "http://{}:{}".format(*moto.get_host_and_port()),
-    }
-    with mock.patch.dict(os.environ, keys):
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    moto.stop()
 
 
 def test_what_is_made_elsewhere_is_what_is_made_here(bucket, put, segment, tmp_path):

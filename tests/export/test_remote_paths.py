@@ -1,32 +1,11 @@
 """Model, images, output and bundle on S3: what is made there is what is made here."""
 
-import os
 import tempfile
 from pathlib import Path
-from unittest import mock
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipelines import storage
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """The URL of a bucket on a server of this process."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    keys = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_S3": "http://{}:{}".format(*moto.get_host_and_port()),
-    }
-    with mock.patch.dict(os.environ, keys):  # and takes away again what is set meanwhile
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    moto.stop()
 
 
 @pytest.fixture(scope="module")

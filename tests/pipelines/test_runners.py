@@ -186,29 +186,18 @@ def test_with_several_local_workers_the_same_bytes(
     assert contents(tmp_path / "out") == expected
 
 
-def test_on_a_store_the_same_bytes_and_nothing_stale(monkeypatch, command, flags, expected):
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    output = "s3://bucket/folder/out"
+def test_on_a_store_the_same_bytes_and_nothing_stale(bucket, command, flags, expected):
+    output = f"{bucket}/folder/out"
     stale = ["train-00000-of-00099.tfrecord", ".shards/train-00000-of-00099.tfrecord.done.json"]
     given = [flag for flag in flags if not flag.startswith("--output")]
-    try:
-        for _ in range(2):
-            result = command(*given, f"--output={output}", "--direct_num_workers=2")
-            assert result.status == 0, result.err
-            found = {f.name: storage.read_bytes(f.path) for f in storage.walk(output)}
-            assert found == expected
-            for name in stale:
-                storage.write_whole(storage.join(output, name), b"{}")
-        assert f"{SHARDS} of {SHARDS} shards are already there" in result.err
-    finally:
-        server.stop()
+    for _ in range(2):
+        result = command(*given, f"--output={output}", "--direct_num_workers=2")
+        assert result.status == 0, result.err
+        found = {f.name: storage.read_bytes(f.path) for f in storage.walk(output)}
+        assert found == expected
+        for name in stale:
+            storage.write_whole(storage.join(output, name), b"{}")
+    assert f"{SHARDS} of {SHARDS} shards are already there" in result.err
 
 
 def test_workers_may_be_called_by_a_script_that_is_not_guarded(tmp_path, flags, contents, expected):

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from flexseg_errors import FlexsegError
 from pipelines import object_stores, storage
@@ -34,17 +33,9 @@ FRESH = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def server():
-    """A bucket's client, while the environment leads to its server."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    url = "http://{}:{}".format(*moto.get_host_and_port())
-    keys = {**KEYS, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": url}
-    with mock.patch.dict(os.environ, keys):  # and takes away again what is set meanwhile
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="bucket")
-        yield client
-    moto.stop()
+def server(bucket):
+    """The bucket's client."""
+    return boto3.Session().client("s3")
 
 
 @pytest.fixture(scope="module")
