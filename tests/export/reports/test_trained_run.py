@@ -19,7 +19,7 @@ from export.reports import run_facts, run_page, run_pictures, step_log
 from export.reports.options import Options
 from pipelines import label_map as label_maps
 from pipelines import manifest as manifests
-from pipelines import whole_images
+from pipelines import storage, whole_images
 from tests.export.reports.drawn_runs import Seen
 from train import evaluate, film, postprocessing, previews, runs, software, test_time
 from train.postprocessing import ClassRule, Postprocessing
@@ -317,3 +317,26 @@ def test_each_change_of_software_is_shown_with_its_step(place, copied):
     facts = run_facts.read(copied)
     assert facts.software == ()
     assert any("software.json" in note for note in facts.notes)
+
+
+def test_what_lies_on_a_store_has_the_page_that_it_has_here(place, bucket, tmp_path):
+    for name in ("run", "records"):
+        for file in storage.walk(str(place / name)):
+            storage.upload(file.path, f"{bucket}/{name}/{file.name}", keep=True)
+    pages = {}
+    for where, root in (("here", str(place)), ("there", bucket)):
+        pages[where] = Seen(run_page.page(f"{root}/run", Options(2, data=f"{root}/records")))
+    here, there = pages["here"], pages["there"]
+    assert len(here.pictures) > 2
+    assert there.pictures == here.pictures
+    assert there.tables == here.tables
+    assert there.text("provenance") == here.text("provenance").replace(
+        f"{place}/run", "s3://bucket/run"
+    )
+    assert f"--data={bucket}/records" in "".join(there.code)
+
+    output = f"{bucket}/pages/records.html"
+    call("report", f"{bucket}/records", f"--output={output}", "--pictures=3")
+    call("report", place / "records", f"--output={tmp_path / 'records.html'}", "--pictures=3")
+    told = storage.read_bytes(output).decode().replace(f"{bucket}/records", f"{place}/records")
+    assert told == (tmp_path / "records.html").read_text()
