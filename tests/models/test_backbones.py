@@ -79,7 +79,8 @@ def test_features_are_those_of_keras_with_its_weights(backbone, original):
 
 @both
 def test_a_gray_image_is_taken_as_a_color_image_without_color(backbone, original, monkeypatch):
-    monkeypatch.setattr(keras.applications, MAKERS[backbone], lambda **_: original(backbone)[0])
+    made, *_ = original(backbone)  # before its maker is replaced
+    monkeypatch.setattr(keras.applications, MAKERS[backbone], lambda **_: made)
     early = {"taps": TAPS[backbone][:2], "last": EARLY[backbone]}
     color, gray = encoder(backbone, **early), encoder(backbone, **early, channels=1)
     for model in (color, gray):
