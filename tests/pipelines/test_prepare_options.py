@@ -79,6 +79,14 @@ def test_a_mask_of_0_and_1_is_not_taken_for_one_of_0_and_255(tmp_path, draw, sav
     assert "--mask_kind=index" in result.err
 
 
+def test_a_mask_in_colors_is_not_cut_at_a_threshold(tmp_path, draw, prepare):
+    draw(tmp_path / "data", NAMES)  # masks of four colours
+    result = prepare(BINARY, "--mask_kind=binary")
+    assert result.status == 1
+    assert "the mask has colours; a gray one was expected (see --mask_kind)" in result.err
+    assert NAMES[0] in result.err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -478,3 +478,21 @@ def test_local_paths_load_no_library_of_a_store(tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_a_store_refuses_to_remove_is_named(server, through, monkeypatch):
+    storage.write_whole("s3://bucket/kept/x", b"1")
+    client = object_stores._s3()._client
+    refusal = {"Errors": [{"Key": "kept/x", "Message": "Access Denied"}]}
+    monkeypatch.setattr(client, "delete_objects", lambda **_: refusal)
+    with pytest.raises(FlexsegError, match=r"s3://bucket/kept/x cannot be removed: Access Denied"):
+        storage.remove("s3://bucket/kept/x")
+    with through("beam"):
+        with pytest.raises(FlexsegError, match=r"bucket/kept/\?: a name with .* cannot be removed"):
+            storage.remove("s3://bucket/kept/?")
+        from apache_beam.io.filesystems import FileSystems
+
+        monkeypatch.setattr(FileSystems, "delete", mock.Mock(side_effect=RuntimeError("no\nright")))
+        with pytest.raises(FlexsegError, match=r"^s3://bucket/kept/x: .*no right.* credentials"):
+            storage.remove("s3://bucket/kept/x")
+    assert storage.read_bytes("s3://bucket/kept/x") == b"1"
