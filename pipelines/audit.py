@@ -12,7 +12,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import google_crc32c
@@ -234,7 +234,7 @@ def lossy_suffix(mask_path: str) -> str:
     suffix = os.path.splitext(mask_path.lower())[1]
     if suffix == ".webp":
         with storage.open_read(mask_path) as file:
-            return suffix if _is_lossy_webp(file.read(1 << 16)) else ""
+            return suffix if _is_lossy_webp(file) else ""
     return suffix if suffix in _LOSSY else ""
 
 
@@ -425,22 +425,18 @@ def _is_gray(block: np.ndarray) -> bool:
     return all(cv2.norm(first, other, cv2.NORM_INF) == 0 for other in others)
 
 
-def _is_lossy_webp(head: bytes) -> bool:
+def _is_lossy_webp(file: BinaryIO) -> bool:
     """Whether a WebP file's first picture is of the lossy kind.
 
     A file is a run of chunks, each of four letters, a length and its data: "VP8 " is a lossy
     picture, "VP8L" one without loss (RFC 9649, section 2). An animation's lie within "ANMF".
     """
-    position = 12
-    while position + 8 <= len(head):
-        kind = head[position : position + 4]
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        kind, length = head[:4], int.from_bytes(head[4:], "little")
         if kind in (b"VP8 ", b"VP8L"):
             return kind == b"VP8 "
-        if kind == b"ANMF":
-            position += 8 + 16
-            continue
-        length = int.from_bytes(head[position + 4 : position + 8], "little")
-        position += 8 + length + length % 2
+        file.seek(16 if kind == b"ANMF" else length + length % 2, os.SEEK_CUR)
     return True  # nothing that says otherwise
 
 

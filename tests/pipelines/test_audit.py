@@ -169,6 +169,7 @@ def test_masks_with_other_class_pixels_say_so_and_equal_ones_do_not_depend_on_th
         ("mask.webp", {"lossless": True}, False),
         ("with_profile.WEBP", {"lossless": True, "icc_profile": b"odd"}, False),
         ("with_profile.webp", {"quality": 80, "icc_profile": b"odd"}, True),
+        ("large_profile.webp", {"lossless": True, "icc_profile": b"odd" * 33333}, False),
         ("mask.jpg", {}, True),
         ("mask.JPEG", {}, True),
         ("jpg.png", {}, False),
