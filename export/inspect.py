@@ -80,7 +80,7 @@ def dataset(folder: str) -> str:
     lines = [
         f"Dataset {folder}",
         f"  channels {manifest.channels}, rejected sources {manifest.rejected}",
-        f"  preparation: {_preparation(manifest.preparation)}",
+        f"  preparation: {', '.join(manifest.preparation.in_words()) or 'none'}",
         f"  options: {_options(manifest)}",
     ]
     names = manifest.label_map.names
@@ -122,7 +122,7 @@ def trained_run(folder: str) -> str:
         f"  network {run.experiment.model.name}, {run.outputs} logits, tile "
         f"{run.size[0]}x{run.size[1]}x{run.channels}",
         f"  dataset {run.data}",
-        f"  preparation: {_preparation(run.preparation)}",
+        f"  preparation: {', '.join(run.preparation.in_words()) or 'none'}",
         f"  classes: {', '.join(run.label_map.names)}",
         "  differs from the defaults in:",
         *(f"    {c}" for c in changed or ["nothing"]),
@@ -183,16 +183,3 @@ def _options(manifest: manifests.Manifest) -> str:
         copies = len(plan["variants"]) + plan["keep_source"]
         parts.append(f"augment={copies} examples of each training source")
     return ", ".join(parts)
-
-
-def _preparation(preparation: manifests.Preparation) -> str:
-    parts = []
-    if preparation.image_size:
-        parts.append("resized to {}x{}".format(*preparation.image_size))
-    if preparation.scale != 1:
-        parts.append(f"scaled by {preparation.scale:g}")
-    if preparation.intensity != "none":
-        parts.append(f"intensity {preparation.intensity}")
-    if preparation.preprocessing:
-        parts.append(f"preprocessing {preparation.preprocessing}")
-    return ", ".join(parts) or "none"

@@ -57,6 +57,21 @@ class Preparation:
             int(data.get("volume_rotation", 0)),
         )
 
+    def in_words(self) -> list[str]:
+        """What is done, in its order, each in a few words; nothing of what the defaults leave."""
+        done = []
+        if self.intensity != "none":
+            done.append(f"values to 8 bits by {self.intensity}")
+        if self.preprocessing:
+            done.append(f"colors changed by {self.preprocessing}")
+        if self.image_size:
+            done.append("resized to {} x {} pixels".format(*self.image_size))
+        if self.scale != 1:
+            done.append(f"scaled by {self.scale:g}")
+        if self.volume_rotation:
+            done.append(f"slices of volumes turned by {self.volume_rotation} degrees")
+        return done
+
     @property
     def resizes(self) -> bool:
         """Whether a source's size changes."""

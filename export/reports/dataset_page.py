@@ -131,18 +131,7 @@ def _totals(manifest: Manifest, groups: Mapping[str, str]) -> dict[str, Any]:
 
 def _preparation(manifest: Manifest) -> list[str]:
     """What was done to the sources, each in a few words."""
-    preparation, options = manifest.preparation, manifest.options
-    done = []
-    if preparation.intensity != "none":
-        done.append(f"values to 8 bits by {preparation.intensity}")
-    if preparation.preprocessing:
-        done.append(f"colors changed by {preparation.preprocessing}")
-    if preparation.image_size:
-        done.append("resized to {} × {} pixels".format(*preparation.image_size))
-    if preparation.scale != 1:
-        done.append(f"scaled by {preparation.scale:g}")
-    if preparation.volume_rotation:
-        done.append(f"slices of volumes turned by {preparation.volume_rotation} degrees")
+    options, done = manifest.options, manifest.preparation.in_words()
     if tile := options.get("tile_size"):
         overlap = options.get("tile_overlap")
         done.append(

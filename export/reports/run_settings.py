@@ -53,17 +53,7 @@ def shown(value: Any) -> str:
 
 def preparation(run: Run) -> str:
     """What was done to the sources, in a few words."""
-    done = run.preparation
-    parts = []
-    if done.image_size:
-        parts.append("resized to {} x {}".format(*done.image_size))
-    if done.scale != 1:
-        parts.append(f"scaled by {done.scale:g}")
-    if done.intensity != "none":
-        parts.append(f"intensity {done.intensity}")
-    if done.preprocessing:
-        parts.append(f"preprocessing {done.preprocessing}")
-    return ", ".join(parts) or "none"
+    return ", ".join(run.preparation.in_words()) or "none"
 
 
 def _meanings(experiment: Experiment) -> dict[str, str]:

@@ -94,7 +94,10 @@ def test_a_dataset_without_an_audit_and_with_augmentation_is_described(command, 
         done = command("inspect", described_dataset)
         assert done.status == 0, done.err
         assert f"tile_size=32, augment={count} examples of each training source\n" in done.out
-        told = "resized to 32x48, intensity window:40,80, preprocessing gamma=1.5,invert"
+        told = (
+            "values to 8 bits by window:40,80, colors changed by gamma=1.5,invert, "
+            "resized to 32 x 48 pixels"
+        )
         assert f"  preparation: {told}\n" in done.out
         assert "never occurs" not in done.out
 
@@ -119,7 +122,7 @@ def test_a_run_is_described(command, untrained_runs, tmp_path):
     for text in [
         f"Run {folder}",
         "network flex_unet, 3 logits, tile 32x48x3",
-        "preparation: resized to 32x48",
+        "preparation: resized to 32 x 48 pixels",
         "classes: background, class_1, class_2",
         "model.base_filters: 16, now 2",
         "best: epoch 3, val_dice 0.8765",

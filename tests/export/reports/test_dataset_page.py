@@ -327,7 +327,7 @@ def test_bars_of_sources_and_of_groups_are_told_apart_where_they_differ(odd):
     [
         ([], []),
         (["--image_encoding=raw"], []),
-        (["--image_size=32,48"], ["resized to 32 × 48 pixels"]),
+        (["--image_size=32,48"], ["resized to 32 x 48 pixels"]),
         (["--scale=0.3", "--image_encoding=jpeg:90"], ["scaled by 0.3", "stored as JPEG"]),
         (
             ["--intensity=window:40,80", "--preprocessing=gamma=1.5,invert"],

@@ -249,10 +249,11 @@ def test_how_images_were_segmented_is_said_in_words(tmp_path):
     ("preparation", "said"),
     [
         (Preparation(), "none"),
-        (Preparation(image_size=(32, 48)), "resized to 32 x 48"),
+        (Preparation(volume_rotation=90), "slices of volumes turned by 90 degrees"),
+        (Preparation(image_size=(32, 48)), "resized to 32 x 48 pixels"),
         (
             Preparation(scale=0.5, intensity="window:40,80", preprocessing="invert"),
-            "scaled by 0.5, intensity window:40,80, preprocessing invert",
+            "values to 8 bits by window:40,80, colors changed by invert, scaled by 0.5",
         ),
     ],
 )
